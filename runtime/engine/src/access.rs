@@ -98,7 +98,9 @@ mod tests {
 
     #[test]
     fn only_the_local_user_and_the_system_are_allowed() {
-        for (principal, allowed) in [(Principal::Local, true), (Principal::System, true), (Principal::Named("eve".into()), false)] {
+        for (principal, allowed) in
+            [(Principal::Local, true), (Principal::System, true), (Principal::Named("eve".into()), false)]
+        {
             let caller = Caller { namespace: Namespace::default(), principal, trace: TraceContext::start(1, 1) };
             assert_eq!(caller.may(Action::SubmitRun).is_ok(), allowed);
         }

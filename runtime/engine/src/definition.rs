@@ -4,8 +4,8 @@
 //! cycle. Never reads files and never evaluates. Used by the run (workflows), the actors (models, indexes), the
 //! server and the CLI (parsing and its diagnostics).
 
-pub mod document;
 mod diagnostic;
+pub mod document;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

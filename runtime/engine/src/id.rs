@@ -166,7 +166,9 @@ pub struct Name(Arc<str>);
 
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no valid name: use 1 to 63 characters of a-z, 0-9, '-', '_' and '.', starting with a letter or digit")]
+#[error(
+    "'{0}' is no valid name: use 1 to 63 characters of a-z, 0-9, '-', '_' and '.', starting with a letter or digit"
+)]
 pub struct NameError(String);
 
 impl Name {
@@ -277,14 +279,22 @@ mod tests {
 
     #[test]
     fn what_is_no_run_id_is_refused() {
-        for wrong in ["", "run_", "run_zzzzzzzzzzzzzzzzzzzzzzzzzz", "run_0000000000000000000000000i", "00000000000000000000000000"] {
+        for wrong in [
+            "",
+            "run_",
+            "run_zzzzzzzzzzzzzzzzzzzzzzzzzz",
+            "run_0000000000000000000000000i",
+            "00000000000000000000000000",
+        ] {
             assert!(wrong.parse::<RunId>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn names_have_a_closed_alphabet() {
-        for (text, fits) in [("a", true), ("kb-1.x_y", true), ("", false), ("-a", false), ("A", false), ("a/b", false), ("ä", false)] {
+        for (text, fits) in
+            [("a", true), ("kb-1.x_y", true), ("", false), ("-a", false), ("A", false), ("a/b", false), ("ä", false)]
+        {
             assert_eq!(Name::new(text).is_ok(), fits, "{text}");
         }
         assert!(Name::new(&"a".repeat(64)).is_err());

@@ -213,9 +213,8 @@ impl Tensor {
     /// The elements of an FP32 tensor; none for any other datatype.
     #[must_use]
     pub fn to_f32(&self) -> Option<Vec<f32>> {
-        (self.datatype == Datatype::Fp32).then(|| {
-            self.data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        })
+        (self.datatype == Datatype::Fp32)
+            .then(|| self.data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 
     /// The elements of a BYTES tensor; none for any other datatype.

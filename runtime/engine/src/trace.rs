@@ -70,7 +70,8 @@ mod tests {
         assert_eq!(TraceContext::parse(good).unwrap().to_string(), good);
         assert!(TraceContext::parse(&format!("01{}-extra", &good[2..])).is_some());
         for bad in [
-            "", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
             "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",

@@ -154,9 +154,9 @@ impl From<serde_json::Value> for Value {
         match json {
             serde_json::Value::Null => Self::Null,
             serde_json::Value::Bool(truth) => Self::Bool(truth),
-            serde_json::Value::Number(number) => number
-                .as_i64()
-                .map_or_else(|| Self::Float(number.as_f64().unwrap_or(f64::NAN)), Self::Int),
+            serde_json::Value::Number(number) => {
+                number.as_i64().map_or_else(|| Self::Float(number.as_f64().unwrap_or(f64::NAN)), Self::Int)
+            }
             serde_json::Value::String(text) => text.into(),
             serde_json::Value::Array(items) => items.into_iter().map(Self::from).collect::<Vec<_>>().into(),
             serde_json::Value::Object(map) => {
@@ -457,7 +457,9 @@ mod tests {
 
     #[test]
     fn half_precision_reads_as_written() {
-        for (half, expected) in [(0x3C00, 1.0), (0xC000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0x7C00, f32::INFINITY)] {
+        for (half, expected) in
+            [(0x3C00, 1.0), (0xC000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0x7C00, f32::INFINITY)]
+        {
             assert_eq!(half_to_f32(half), expected);
         }
     }

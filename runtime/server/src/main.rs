@@ -1,2 +1,2 @@
 //! motet
-fn main(){}
+fn main() {}

@@ -1,0 +1,4 @@
+//! Mistakes in definitions.
+/// A mistake.
+#[derive(Debug)]
+pub struct Diagnostic;

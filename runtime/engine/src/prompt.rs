@@ -1,0 +1,4 @@
+//! Prompts.
+/// A compiled prompt template.
+#[derive(Debug)]
+pub struct PromptTemplate;

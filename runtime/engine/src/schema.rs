@@ -1,0 +1,4 @@
+//! JSON Schemas.
+/// A compiled JSON Schema.
+#[derive(Debug)]
+pub struct Schema;

@@ -1,0 +1,4 @@
+//! Metadata filters.
+/// A filter.
+#[derive(Clone, Debug)]
+pub struct Filter;
