@@ -64,7 +64,7 @@ pub struct Failure {
     /// What happened and what to do about it, for people.
     pub message: String,
     /// The other side's wish for the earliest next try, in milliseconds from now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub retry_after_ms: Option<u64>,
 }
 

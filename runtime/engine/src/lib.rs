@@ -4,12 +4,17 @@
 //! maps are ordered, so the same events give the same state everywhere. Used by every other crate; uses none of them.
 
 pub mod access;
+pub mod command;
 pub mod definition;
+pub mod event;
 pub mod expression;
 pub mod failure;
 pub mod id;
+pub mod input;
 pub mod parse;
 pub mod prompt;
+pub mod retry;
+pub mod run;
 pub mod schema;
 pub mod tensor;
 pub mod time;

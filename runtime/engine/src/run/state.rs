@@ -1,0 +1,261 @@
+//! What a run's events have led to: plain data, cheap to clone, kept in snapshots.
+//!
+//! Changed by `apply` alone. Large collections are persistent, so that `decide` can try events on a copy.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::DEADLINE;
+use crate::command::CommandId;
+use crate::definition::Workflow;
+use crate::event::Submission;
+use crate::failure::Failure;
+use crate::id::{CallId, Seq, StepIndex};
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// Where a run stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Steps are owed or waited for.
+    Active,
+    /// Ended with an output.
+    Succeeded,
+    /// Ended with a failure.
+    Failed,
+    /// Ended by request.
+    Cancelled,
+    /// Ended because its time was over.
+    TimedOut,
+}
+
+impl Phase {
+    /// Whether nothing can happen any more.
+    #[must_use]
+    pub fn is_end(self) -> bool {
+        self != Self::Active
+    }
+}
+
+/// Why a run failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RunFailure {
+    /// The step that failed, when it was one.
+    pub step: Option<StepIndex>,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// Where a step stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStatus {
+    /// Its needs have not ended.
+    Pending,
+    /// Calls are owed or will be.
+    Active,
+    /// It will not run.
+    Skipped,
+    /// It has its output.
+    Succeeded,
+    /// It failed for good.
+    Failed,
+}
+
+impl StepStatus {
+    /// The name that users see.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "running",
+            Self::Skipped => "skipped",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Where one item's call stands; a step without `for_each` has one item.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ItemStatus {
+    /// Its inputs have not been evaluated.
+    Pending,
+    /// Its present attempt is owed.
+    Owed,
+    /// The next attempt begins at this time.
+    Backoff(Timestamp),
+    /// Its last attempt failed; fallback or failure is next.
+    Exhausted,
+    /// It has its output.
+    Done,
+}
+
+/// One item of a step.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ItemState {
+    /// Where its call stands.
+    pub status: ItemStatus,
+    /// The element of the list; null without `for_each`.
+    pub element: Value,
+    /// The evaluated inputs.
+    pub with: Value,
+    /// The present attempt, counted from 1; 0 before the first.
+    pub attempt: u32,
+    /// The first attempt that went to the fallback model; 0 while none did.
+    pub fallback_from: u32,
+    /// Why the last attempt failed.
+    pub failure: Option<Failure>,
+    /// The output.
+    pub output: Value,
+}
+
+impl ItemState {
+    pub(super) fn new(element: Value) -> Self {
+        Self {
+            status: ItemStatus::Pending,
+            element,
+            with: Value::Null,
+            attempt: 0,
+            fallback_from: 0,
+            failure: None,
+            output: Value::Null,
+        }
+    }
+
+    /// Whether the present attempt goes to the fallback model.
+    #[must_use]
+    pub fn on_fallback(&self) -> bool {
+        self.fallback_from > 0
+    }
+
+    /// Attempts made on the present target.
+    #[must_use]
+    pub fn tries(&self) -> u32 {
+        self.attempt + 1 - self.fallback_from.max(1)
+    }
+}
+
+/// One step of a run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StepState {
+    /// Where it stands.
+    pub status: StepStatus,
+    /// Its items; one without `for_each`, none while it is pending.
+    pub items: imbl::Vector<ItemState>,
+    /// Items whose inputs were evaluated: always the first ones.
+    pub scheduled: u32,
+    /// Items that have their outputs.
+    pub done: u32,
+    /// Items whose last attempt failed and which neither fell back nor failed the step yet.
+    pub exhausted: imbl::Vector<u32>,
+    /// The output; null while there is none and for a skipped step.
+    pub output: Value,
+    /// Whether the output is the fallback's.
+    pub fallback: bool,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// When its first inputs were evaluated.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl StepState {
+    fn new() -> Self {
+        Self {
+            status: StepStatus::Pending,
+            items: imbl::Vector::new(),
+            scheduled: 0,
+            done: 0,
+            exhausted: imbl::Vector::new(),
+            output: Value::Null,
+            fallback: false,
+            failure: None,
+            started_at: None,
+            finished_at: None,
+        }
+    }
+
+    /// Attempts of all items together.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.items.iter().take(self.scheduled as usize).map(|item| u64::from(item.attempt)).sum()
+    }
+}
+
+/// What is owed, kept up to date by `apply` and never rebuilt by a scan.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Owed {
+    /// Serial number of the last call that came to be owed.
+    pub(super) last: u64,
+    /// Calls by serial number.
+    pub(super) calls: imbl::OrdMap<u64, CallId>,
+    /// Serial numbers by call.
+    pub(super) serials: imbl::OrdMap<CallId, u64>,
+    /// Wake-ups, earliest first.
+    pub(super) wakes: imbl::OrdSet<(Timestamp, CommandId)>,
+}
+
+impl Owed {
+    pub(super) fn add_call(&mut self, call: CallId) {
+        self.last += 1;
+        self.calls.insert(self.last, call);
+        self.serials.insert(call, self.last);
+    }
+
+    pub(super) fn remove_call(&mut self, call: CallId) {
+        if let Some(serial) = self.serials.remove(&call) {
+            self.calls.remove(&serial);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self { last: self.last, ..Self::default() };
+    }
+}
+
+/// Everything that a run's events have led to.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// Number of the last applied event.
+    pub seq: Seq,
+    /// What was asked for.
+    pub submission: Arc<Submission>,
+    /// Where the run stands.
+    pub phase: Phase,
+    /// The steps in declaration order.
+    pub steps: imbl::Vector<StepState>,
+    /// What is owed.
+    pub owed: Owed,
+    /// The output as the definition says; none when it says nothing.
+    pub output: Option<Value>,
+    /// Why the run failed.
+    pub failure: Option<RunFailure>,
+    /// Why it was cancelled, in the words of who asked.
+    pub reason: Option<String>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl State {
+    pub(super) fn new(submission: Arc<Submission>, workflow: &Workflow, at: Timestamp) -> Self {
+        let mut owed = Owed::default();
+        if let Some(span) = workflow.timeout {
+            owed.wakes.insert((at.after(span), DEADLINE));
+        }
+        Self {
+            seq: Seq(1),
+            submission,
+            phase: Phase::Active,
+            steps: workflow.steps.iter().map(|_| StepState::new()).collect(),
+            owed,
+            output: None,
+            failure: None,
+            reason: None,
+            finished_at: None,
+        }
+    }
+}
