@@ -185,7 +185,10 @@ impl Node {
         };
         let content = source.lines().skip(first.saturating_sub(1));
         let shown = content.clone().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let indent = shown.len() - shown.trim_start().len();
+        let leading = |line: &str| line.len() - line.trim_start_matches(' ').len();
+        // A header such as `|2` leaves a part of the indentation in the text.
+        let kept = text.lines().find(|line| !line.trim().is_empty()).map_or(0, leading);
+        let indent = leading(shown).saturating_sub(kept);
         // A folded text has lost line breaks, so only its first line can be told exactly.
         let exact = self.style == Style::Literal || line == 0;
         Place { line: first + line, column: if exact { indent + column + 1 } else { indent + 1 } }
