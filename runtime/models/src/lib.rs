@@ -6,4 +6,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
 
 pub mod burn;
+pub mod call;
+#[cfg(test)]
+mod contract;
+mod failure;
+pub mod fake;
 pub mod port;
+pub mod source;
+mod suggestion;

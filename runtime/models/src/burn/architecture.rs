@@ -1,7 +1,7 @@
 //! What a model family must do to be run by burn: describe itself, measure a call, compute a batch.
 //!
 //! An architecture never starts threads, never waits and never reads files after it was loaded. Implemented by
-//! `bert` and `text_classifier`; used by the inference thread in `worker`.
+//! `bert` and `text_classifier`; used by the inference thread in `replica`.
 
 use motet_engine::failure::Failure;
 
@@ -21,5 +21,6 @@ pub trait Architecture: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Invalid` for inputs that are not as the signature says, `Internal` for a network that cannot compute.
-    fn forward(&self, inputs: &Tensors, rows: usize, cancelled: &(dyn Fn() -> bool + Sync)) -> Result<Tensors, Failure>;
+    fn forward(&self, inputs: &Tensors, rows: usize, cancelled: &(dyn Fn() -> bool + Sync))
+    -> Result<Tensors, Failure>;
 }
