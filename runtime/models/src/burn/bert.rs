@@ -113,12 +113,15 @@ impl Architecture for Bert {
             .filter(|texts| texts.len() == rows)
             .ok_or_else(|| invalid(format!("the input 'text' must be a BYTES tensor of {rows} rows")))?;
         let tokens = texts.par_iter().map(|text| self.tokenize(text)).collect::<Result<Vec<_>, _>>()?;
-        let pieces = pieces(&tokens, rayon::current_num_threads());
+        let threads = rayon::current_num_threads();
+        let pieces = pieces(&tokens, threads);
+        // With fewer pieces than threads, the threads without a piece help with the products of the others.
+        let lanes = threads / pieces.len().max(1);
         let vectors = pieces
             .par_iter()
             .map(|piece| {
                 let tokens: Vec<&[u32]> = piece.iter().map(|&row| &*tokens[row]).collect();
-                Ok(self.pool(&self.network.forward(&tokens, cancelled)?, &tokens))
+                Ok(self.pool(&self.network.forward(&tokens, lanes, cancelled)?, &tokens))
             })
             .collect::<Result<Vec<Vec<f32>>, Failure>>()?;
         let mut output = vec![0.0; rows * self.hidden];

@@ -1,17 +1,22 @@
 //! The layers of BERT: embeddings, attention, feed-forward, all products two-dimensional.
 //!
-//! Never sees text and never pools. Works on one thread: the caller gives every thread a piece of the batch. Source:
+//! Never sees text and never pools. burn's products run on one thread as it is built here: the caller gives every
+//! thread a piece of the batch, or tells how many threads (`lanes`) share the products of a single piece. Source:
 //! Devlin et al. 2018, with the tensor names that the Transformers library writes. Used by `bert`.
 
 use burn::tensor::module::{attention, layer_norm, linear};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use motet_engine::failure::Failure;
+use rayon::prelude::*;
 
 use super::super::gelu::gelu;
 use super::super::weights::{Weights, transposed};
 use super::config::BertConfig;
 use crate::failure::{internal, invalid, unavailable};
+
+/// Multiplications below which a product is not worth sharing among threads.
+const SMALLEST_SPLIT_PRODUCT: usize = 1 << 20;
 
 /// A product with a bias. The weight is [input, output].
 struct Linear {
@@ -52,9 +57,25 @@ impl Linear {
         Self::joined(weights, &[name], input, output, device)
     }
 
-    fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        linear(input, self.weight.clone(), Some(self.bias.clone()))
+    fn forward(&self, input: Tensor<2>, lanes: usize) -> Tensor<2> {
+        let [input_size, output_size] = self.weight.dims();
+        if lanes <= 1 || input.dims()[0] * input_size * output_size < SMALLEST_SPLIT_PRODUCT {
+            return linear(input, self.weight.clone(), Some(self.bias.clone()));
+        }
+        split_product(&input, &self.weight, lanes) + self.bias.clone().unsqueeze::<2>()
     }
+}
+
+/// The product, with the columns of the result shared among `lanes` threads of the current pool.
+fn split_product(input: &Tensor<2>, weight: &Tensor<2>, lanes: usize) -> Tensor<2> {
+    let columns = weight.dims()[1];
+    let width = columns.div_ceil(lanes).max(1);
+    let starts: Vec<usize> = (0..columns).step_by(width).collect();
+    let parts: Vec<Tensor<2>> = starts
+        .into_par_iter()
+        .map(|start| input.clone().matmul(weight.clone().slice_dim(1, start..columns.min(start + width))))
+        .collect();
+    Tensor::cat(parts, 1)
 }
 
 /// Scaling of every row to mean 0 and variance 1, then by learned factors.
@@ -105,20 +126,20 @@ impl Layer {
 
     /// One layer over [rows · length, hidden].
     fn forward(&self, input: Tensor<2>, shape: &Shape, mask: Option<&Tensor<4, Bool>>) -> Result<Tensor<2>, Failure> {
-        let Shape { rows, length, heads, head } = *shape;
+        let Shape { rows, length, heads, head, lanes } = *shape;
         // [rows, length, 3, heads, head] -> [3, rows, heads, length, head]
         let joined: Tensor<5> = self
             .query_key_value
-            .forward(input.clone())
+            .forward(input.clone(), lanes)
             .reshape([rows, length, 3, heads, head])
             .permute([2, 0, 3, 1, 4]);
-        let part = |index: usize| joined.clone().slice([index..index + 1]).squeeze_dim::<4>(0);
+        let part = |index: usize| joined.clone().slice_dim(0, index..index + 1).squeeze_dim::<4>(0);
         let options = AttentionModuleOptions::default();
         let context = attention(part(0), part(1), part(2), mask.cloned(), None, options);
         let context = context.permute([0, 2, 1, 3]).reshape([rows * length, heads * head]);
-        let attended = self.attention_norm.forward(self.attention_output.forward(context) + input);
-        let inner = gelu(self.intermediate.forward(attended.clone()))?;
-        Ok(self.output_norm.forward(self.output.forward(inner) + attended))
+        let attended = self.attention_norm.forward(self.attention_output.forward(context, lanes) + input);
+        let inner = gelu(self.intermediate.forward(attended.clone(), lanes))?;
+        Ok(self.output_norm.forward(self.output.forward(inner, lanes) + attended))
     }
 }
 
@@ -128,6 +149,8 @@ struct Shape {
     length: usize,
     heads: usize,
     head: usize,
+    /// Threads that share a product.
+    lanes: usize,
 }
 
 /// The network with its weights.
@@ -178,10 +201,11 @@ impl Network {
     pub(super) fn forward(
         &self,
         tokens: &[&[u32]],
+        lanes: usize,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Vec<f32>, Failure> {
         let length = tokens.iter().map(|row| row.len()).max().unwrap_or(0);
-        let shape = Shape { rows: tokens.len(), length, heads: self.heads, head: self.hidden / self.heads };
+        let shape = Shape { rows: tokens.len(), length, heads: self.heads, head: self.hidden / self.heads, lanes };
         let mut x = self.embed(tokens, length)?;
         let mask = self.mask(tokens, length);
         for layer in &self.layers {
@@ -208,7 +232,7 @@ impl Network {
         let count = ids.len();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &self.device);
         let words = self.words.clone().select(0, ids).reshape([tokens.len(), length, self.hidden]);
-        let positions = self.positions.clone().slice([0..length]).unsqueeze::<3>();
+        let positions = self.positions.clone().slice_dim(0, 0..length).unsqueeze::<3>();
         Ok(self.norm.forward((words + positions).reshape([count, self.hidden])))
     }
 
@@ -224,5 +248,24 @@ impl Network {
             }
         }
         Some(Tensor::from_data(TensorData::new(padded, [tokens.len(), 1, length, length]), &self.device))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_product_is_the_product() {
+        let device = Device::flex();
+        let matrix = |rows: usize, columns: usize| {
+            let elements: Vec<f32> = (0..rows * columns).map(|n| (n % 7) as f32 - 3.0).collect();
+            Tensor::<2>::from_data(TensorData::new(elements, [rows, columns]), &device)
+        };
+        let (input, weight) = (matrix(3, 5), matrix(5, 8));
+        let whole = input.clone().matmul(weight.clone()).into_data();
+        for lanes in [1, 2, 3, 8, 20] {
+            assert_eq!(split_product(&input, &weight, lanes).into_data(), whole, "{lanes} lanes");
+        }
     }
 }
