@@ -4,14 +4,27 @@
 //! cycle. Never reads files and never evaluates. Used by the run (workflows), the actors (models, indexes), the
 //! server and the CLI (parsing and its diagnostics).
 
+mod call;
 mod diagnostic;
 pub mod document;
+mod duration;
+mod fields;
+mod index;
+mod json_schema;
+mod model;
+mod node;
+mod references;
+mod step;
+mod workflow;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, MAX_DIAGNOSTICS};
+pub use document::{parse_definition_value, parse_definitions};
+pub use json_schema::json_schema;
 
 use crate::expression::{Expression, Template};
 use crate::failure::FailureClass;
@@ -28,6 +41,46 @@ pub enum Definition {
     Model(Arc<ModelDefinition>),
     /// `kind: Index`
     Index(Arc<IndexDefinition>),
+}
+
+impl Definition {
+    /// Kind, name and, where the kind has one, version: what makes two definitions the same one.
+    #[must_use]
+    pub fn identity(&self) -> (&'static str, &Name, Option<&str>) {
+        match self {
+            Self::Workflow(it) => ("Workflow", &it.name, Some(&it.version)),
+            Self::Model(it) => ("Model", &it.name, Some(&it.version)),
+            Self::Index(it) => ("Index", &it.name, None),
+        }
+    }
+
+    /// The document as JSON, which [`parse_definition_value`] reads again.
+    #[must_use]
+    pub fn document(&self) -> &serde_json::Value {
+        match self {
+            Self::Workflow(it) => &it.document,
+            Self::Model(it) => &it.document,
+            Self::Index(it) => &it.document,
+        }
+    }
+}
+
+impl From<Workflow> for Definition {
+    fn from(workflow: Workflow) -> Self {
+        Self::Workflow(Arc::new(workflow))
+    }
+}
+
+impl From<ModelDefinition> for Definition {
+    fn from(model: ModelDefinition) -> Self {
+        Self::Model(Arc::new(model))
+    }
+}
+
+impl From<IndexDefinition> for Definition {
+    fn from(index: IndexDefinition) -> Self {
+        Self::Index(Arc::new(index))
+    }
 }
 
 /// An immutable, versioned workflow.

@@ -13,6 +13,8 @@ mod path;
 mod plan;
 mod scope;
 mod template;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wording;
 
 use std::collections::BTreeSet;

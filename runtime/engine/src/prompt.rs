@@ -9,8 +9,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use minijinja::value::{Enumerator, Object, ObjectRepr};
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value as PromptValue};
+use serde::Serialize;
+
+use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr};
+use minijinja::{Environment, ErrorKind, State, UndefinedBehavior, Value as PromptValue};
 
 use crate::expression::wording::shorten;
 use crate::failure::{Failure, FailureClass};
@@ -58,6 +60,7 @@ impl PromptTemplate {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(64);
+        environment.add_filter("tojson", tojson);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| located(source, &error))?;
         let globals: BTreeSet<String> = environment.globals().map(|(name, _)| name.to_owned()).collect();
         let compiled = environment.get_template(NAME).map_err(|error| located(source, &error))?;
@@ -143,6 +146,25 @@ impl io::Write for &mut Bounded {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// JSON text, compact or indented by `indent` spaces. The built-in filter escapes for HTML, which spoils prompts.
+fn tojson(state: &State<'_, '_>, value: &PromptValue, options: Kwargs) -> Result<PromptValue, minijinja::Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    options.assert_all_used()?;
+    let mut output = Bounded(Vec::new());
+    let spaces = vec![b' '; indent.unwrap_or(0).min(16)];
+    let result = match indent {
+        None => serde_json::to_writer(&mut output, value),
+        Some(_) => {
+            let pretty = serde_json::ser::PrettyFormatter::with_indent(&spaces);
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut output, pretty))
+        }
+    };
+    state.consume_fuel(output.0.len() as u64 / 4)?;
+    let message = |error: serde_json::Error| format!("tojson: {error}");
+    result.map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, message(error)))?;
+    Ok(String::from_utf8_lossy(&output.0).into_owned().into())
 }
 
 fn view(value: &Value) -> PromptValue {
@@ -234,6 +256,7 @@ mod tests {
                 "1:a;2:b;",
             ),
             ("{{ x | tojson }}", json!({"x": {"b": [1, 2.5, null], "a": "q"}}), r#"{"a":"q","b":[1,2.5,null]}"#),
+            ("{{ x | tojson(indent=2) }}", json!({"x": ["<b>"]}), "[\n  \"<b>\"\n]"),
             ("{% if n > 2 %}many{% else %}few{% endif %}", json!({"n": 3}), "many"),
             ("{{ docs | length }}", json!({"docs": [1, 2, 3]}), "3"),
         ] {

@@ -7,6 +7,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::node::{Node, Place};
+
+/// Mistakes reported of one file at most.
+pub const MAX_DIAGNOSTICS: usize = 100;
+
 /// One mistake in a definition file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, thiserror::Error)]
 pub struct Diagnostic {
@@ -32,5 +37,63 @@ impl fmt::Display for Diagnostic {
             Some(advice) => write!(f, " ({advice})"),
             None => Ok(()),
         }
+    }
+}
+
+/// Collects the mistakes of one file.
+pub(super) struct Diagnostics<'s> {
+    file: &'s str,
+    source: &'s str,
+    found: Vec<Diagnostic>,
+}
+
+impl<'s> Diagnostics<'s> {
+    /// `source` is the text of the file, empty for a document without places.
+    pub(super) fn new(file: &'s str, source: &'s str) -> Self {
+        Self { file, source, found: Vec::new() }
+    }
+
+    /// Adds a mistake.
+    pub(super) fn report(&mut self, place: Place, code: &'static str, message: impl Into<String>) {
+        self.add(place, code, message.into(), None);
+    }
+
+    /// Adds a mistake with what to write instead; empty advice counts as none.
+    pub(super) fn advise(
+        &mut self,
+        place: Place,
+        code: &'static str,
+        message: impl Into<String>,
+        advice: impl Into<String>,
+    ) {
+        self.add(place, code, message.into(), Some(advice.into()).filter(|advice| !advice.is_empty()));
+    }
+
+    /// The place of a byte of a node's text.
+    pub(super) fn inside(&self, node: &Node, offset: usize) -> Place {
+        node.inside(self.source, offset)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= MAX_DIAGNOSTICS
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    /// The mistakes in the order of the file, each once.
+    pub(super) fn finish(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
+        self.found.dedup();
+        self.found
+    }
+
+    fn add(&mut self, place: Place, code: &'static str, message: String, advice: Option<String>) {
+        if self.is_full() {
+            return;
+        }
+        let Place { line, column } = place;
+        self.found.push(Diagnostic { file: self.file.to_owned(), line, column, message, advice, code });
     }
 }

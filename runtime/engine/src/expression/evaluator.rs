@@ -322,8 +322,8 @@ impl Resolver<'_> {
             ExecutionError::ValuesNotComparable(..) => "values of these types cannot be compared".into(),
             ExecutionError::UnsupportedKeyType(_) => "only texts, integers and booleans can be keys".into(),
             ExecutionError::DuplicateKey(_) => "a key stands twice in one map".into(),
-            ExecutionError::UnsupportedBinaryOperator(operator, ..) => {
-                format!("the operator '{operator}' does not fit the types of its sides")
+            ExecutionError::UnsupportedBinaryOperator(operator, left, right) => {
+                format!("'{operator}' does not take {} and {}", left.type_of(), right.type_of())
             }
             _ => "the types do not fit".into(),
         })

@@ -1,0 +1,222 @@
+//! The JSON Schema of every kind, for editors and for the CLI to print.
+//!
+//! Built from the same tables that the readers use, so that both know the same keys. It checks shape only: names,
+//! references and cycles are the readers' affair. Never used for reading.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::document::API_VERSION;
+use super::{call, index, model, step, workflow};
+use crate::failure::FailureClass;
+
+const NAME: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
+const IDENTIFIER: &str = "^[a-z_][a-z0-9_]{0,62}$";
+const DURATION: &str = "^([0-9.]+(ms|s|m|h|d))+$|^P([0-9.]+[DW])*(T([0-9.]+[HMS])+)?$";
+
+/// The JSON Schema (draft 2020-12) of a kind such as `Workflow`; none for a kind that does not exist.
+#[must_use]
+pub fn json_schema(kind: &str) -> Option<Json> {
+    let (keys, required, described): (&[&str], _, Vec<(&str, Json)>) = match kind {
+        "Workflow" => (&workflow::KEYS, json!(["kind", "name", "steps"]), workflow_properties()),
+        "Model" => (&model::KEYS, json!(["kind", "name", "backend"]), model_properties()),
+        "Index" => (&index::KEYS, json!(["kind", "name", "dimension"]), index_properties()),
+        _ => return None,
+    };
+    let mut properties = properties(keys, described);
+    properties.insert("apiVersion".into(), json!({"const": API_VERSION}));
+    properties.insert("kind".into(), json!({"const": kind}));
+    properties.insert("name".into(), name());
+    properties.insert("description".into(), json!({"type": "string"}));
+    if keys.contains(&"version") {
+        properties.insert("version".into(), json!({"type": ["string", "integer"], "default": "1"}));
+    }
+    Some(json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": kind,
+        "type": "object",
+        "required": required,
+        "additionalProperties": false,
+        "properties": properties,
+    }))
+}
+
+/// Every key, with what is said about it; a key of which nothing is said may hold anything.
+fn properties(keys: &[&str], described: Vec<(&str, Json)>) -> Map<String, Json> {
+    let mut properties: Map<String, Json> = keys.iter().map(|key| ((*key).to_owned(), json!({}))).collect();
+    for (key, schema) in described {
+        properties.insert(key.to_owned(), schema);
+    }
+    properties
+}
+
+fn object(keys: &[&str], required: &[&str], described: Vec<(&str, Json)>) -> Json {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": required,
+        "properties": properties(keys, described),
+    })
+}
+
+fn name() -> Json {
+    json!({"type": "string", "pattern": NAME})
+}
+
+fn duration(default: Option<&str>) -> Json {
+    let mut schema = json!({"type": "string", "pattern": DURATION, "examples": ["200ms", "5s", "PT5S"]});
+    if let Some(default) = default {
+        schema["default"] = default.into();
+    }
+    schema
+}
+
+fn integer(least: i64, most: i64, default: Option<i64>) -> Json {
+    let mut schema = json!({"type": "integer", "minimum": least, "maximum": most});
+    if let Some(default) = default {
+        schema["default"] = default.into();
+    }
+    schema
+}
+
+fn batch() -> Json {
+    object(
+        &model::BATCH_KEYS,
+        &[],
+        vec![
+            ("max", integer(1, 65_536, Some(32))),
+            ("max_bytes", integer(1_024, 1 << 30, Some(4 << 20))),
+            ("window", duration(Some("0s"))),
+            ("buckets", json!({"type": "array", "items": {"type": "integer", "minimum": 1}, "maxItems": 256})),
+        ],
+    )
+}
+
+fn model_properties() -> Vec<(&'static str, Json)> {
+    let digest = json!({"type": "string", "pattern": "^[0-9a-f]{64}$"});
+    let source = object(
+        &model::SOURCE_KEYS,
+        &["uri"],
+        vec![
+            ("uri", json!({"type": "string", "pattern": "^(file|https|pypi|builtin):."})),
+            (
+                "sha256",
+                json!({"anyOf": [digest, {"type": "object", "additionalProperties": digest, "minProperties": 1}]}),
+            ),
+            ("license", json!({"type": "string"})),
+            ("mirrors", json!({"type": "array", "items": {"type": "string"}})),
+        ],
+    );
+    vec![
+        ("backend", name()),
+        ("source", json!({"anyOf": [{"type": "string"}, source]})),
+        ("parameters", json!({"type": "object"})),
+        ("batch", batch()),
+        ("replicas", integer(1, 256, Some(1))),
+        ("timeout", duration(Some("30s"))),
+        ("queue", integer(1, 1_000_000, Some(1_024))),
+    ]
+}
+
+fn index_properties() -> Vec<(&'static str, Json)> {
+    let metrics = index::METRICS.map(|(name, _)| name);
+    vec![
+        ("backend", json!({"type": "string", "pattern": NAME, "default": "embedded"})),
+        ("dimension", integer(1, index::MAX_DIMENSION, None)),
+        ("metric", json!({"enum": metrics, "default": "cosine"})),
+        ("batch", batch()),
+    ]
+}
+
+fn workflow_properties() -> Vec<(&'static str, Json)> {
+    let steps = json!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": workflow::MAX_STEPS,
+        "propertyNames": {"pattern": IDENTIFIER},
+        "additionalProperties": {"oneOf": call::KINDS.iter().map(step_schema).collect::<Vec<_>>()},
+    });
+    vec![
+        ("input", object(&["schema"], &[], vec![("schema", json!({"type": ["object", "boolean"]}))])),
+        ("output_schema", json!({"type": ["object", "boolean"]})),
+        ("timeout", duration(None)),
+        ("steps", steps),
+        (workflow::ORDER, json!({"type": "array", "items": {"type": "string"}})),
+    ]
+}
+
+fn step_schema(kind: &call::Kind) -> Json {
+    let keys: Vec<&str> = step::KEYS.iter().chain(kind.keys).copied().collect();
+    let mut required = vec!["call"];
+    required.extend(kind.keys.iter().filter(|key| matches!(**key, "model" | "template" | "format")));
+    let with = match kind.arguments {
+        Some(arguments) => json!({"anyOf": [{"type": "string"}, object(arguments, kind.required, vec![])]}),
+        None if kind.name == "transform" => json!({}),
+        None => json!({"type": ["object", "string"]}),
+    };
+    if kind.name == "transform" || !kind.required.is_empty() {
+        required.push("with");
+    }
+    let expression = json!({"type": "string", "maxLength": crate::expression::MAX_SOURCE});
+    let mut described = vec![
+        ("call", json!({"const": kind.name})),
+        ("needs", json!({"type": "array", "items": {"type": "string", "pattern": IDENTIFIER}})),
+        ("if", json!({"anyOf": [expression, {"type": "boolean"}]})),
+        ("for_each", expression),
+        ("as", json!({"type": "string", "pattern": IDENTIFIER, "default": step::DEFAULT_VARIABLE})),
+        ("max_concurrency", integer(1, 10_000, Some(i64::from(step::DEFAULT_CONCURRENCY)))),
+        ("retry", retry()),
+        ("timeout", duration(None)),
+        ("fallback", object(&step::FALLBACK_KEYS, &[], vec![("model", name())])),
+        ("with", with),
+    ];
+    match kind.name {
+        "model" => described.push(("model", name())),
+        "prompt" => described.push(("template", json!({"type": "string"}))),
+        "parse" => {
+            described.push(("format", json!({"enum": call::FORMATS})));
+            described.push(("pattern", json!({"type": "string"})));
+            described.push(("schema", json!({"type": ["object", "boolean"]})));
+        }
+        _ => {}
+    }
+    object(&keys, &required, described)
+}
+
+fn retry() -> Json {
+    let backoff = object(
+        &step::BACKOFF_KEYS,
+        &[],
+        vec![
+            ("initial", duration(Some("200ms"))),
+            ("factor", json!({"type": "number", "minimum": 1, "maximum": 100, "default": 2})),
+            ("max", duration(Some("30s"))),
+            ("jitter", json!({"const": "full"})),
+        ],
+    );
+    let classes = FailureClass::RETRYABLE.map(FailureClass::as_str);
+    object(
+        &step::RETRY_KEYS,
+        &[],
+        vec![
+            ("max_attempts", integer(1, 100, Some(3))),
+            ("backoff", backoff),
+            ("on", json!({"type": "array", "items": {"enum": classes}})),
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::document::KINDS;
+    use crate::schema::Schema;
+
+    #[test]
+    fn every_kind_has_a_valid_schema() {
+        for kind in KINDS {
+            let schema = json_schema(kind).unwrap();
+            Schema::compile(&schema).unwrap();
+        }
+        assert!(json_schema("Nothing").is_none());
+    }
+}
