@@ -42,6 +42,12 @@ pub struct Progress {
 /// Who is told of progress.
 type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
+/// Whether a source must be fetched: what the binary carries (`builtin:NAME`) is not.
+#[must_use]
+pub fn needs_fetch(source: &ModelSource) -> bool {
+    !source.uri.starts_with("builtin:")
+}
+
 /// Bounds of one fetch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
