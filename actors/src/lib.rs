@@ -1,1 +1,28 @@
-//! motet-actors
+//! Mailboxes around the rules: supervision, the router, runs, models with their batches, indexes, timers.
+//!
+//! Holds no rules of runs (the engine does) and no adapters (the server chooses them). Every mailbox is bounded, every
+//! question has a time limit, every actor is addressed by kind and key. Used by the server and by benches.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
+
+pub mod address;
+pub mod batcher;
+pub mod catalog;
+pub mod census;
+pub mod driver;
+mod index_actor;
+pub mod indexes;
+pub mod mailbox;
+pub mod message;
+mod model_actor;
+pub mod models;
+pub mod node;
+pub mod ports;
+mod recovery;
+pub mod router;
+mod run_actor;
+pub mod runs;
+pub mod stats;
+pub mod supervisor;
+mod timers;
+mod vector_call;

@@ -3,4 +3,14 @@
 //! Knows neither runs nor actors. Used by the actors through the traits in `port`, and by the server, which chooses
 //! the backends.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
+
+pub mod burn;
+pub mod call;
+#[cfg(test)]
+mod contract;
+mod failure;
+pub mod fake;
 pub mod port;
+pub mod source;
+mod suggestion;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt, once};
 use motet_engine::definition::ModelDefinition;
 use motet_engine::failure::Failure;
 use motet_engine::tensor::{Datatype, Tensor};
@@ -71,7 +71,9 @@ pub trait LoadedModel: Send + Sync + 'static {
     async fn infer(&self, request: InferRequest) -> Result<Tensors, Failure>;
 
     /// Runs one request and gives its answer in parts. Models that answer whole give one part.
-    fn infer_stream(&self, request: InferRequest) -> BoxStream<'_, InferChunk>;
+    fn infer_stream(&self, request: InferRequest) -> BoxStream<'_, InferChunk> {
+        once(self.infer(request)).boxed()
+    }
 
     /// Whether the copy can serve.
     async fn health(&self) -> Result<(), Failure>;

@@ -1,0 +1,50 @@
+//! Who a message is for: a kind and a key, never a kept reference.
+//!
+//! Used by the router, the census and every supervisor.
+
+use std::fmt;
+
+use motet_engine::id::{Name, Namespace, RunId, ShardId};
+use serde::{Deserialize, Serialize};
+
+/// One actor of the system, wherever it lives.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "key", rename_all = "snake_case")]
+pub enum Address {
+    /// A run.
+    Run(RunId),
+    /// A model of a namespace.
+    Model(Namespace, Name),
+    /// A vector index of a namespace.
+    Index(Namespace, Name),
+    /// The timers of a shard.
+    Timers(ShardId),
+    /// What brings unfinished runs up.
+    Recovery,
+}
+
+impl Address {
+    /// The kind's name in metrics and lists.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "run",
+            Self::Model(..) => "model",
+            Self::Index(..) => "index",
+            Self::Timers(_) => "timers",
+            Self::Recovery => "recovery",
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(run) => write!(f, "run/{run}"),
+            Self::Model(namespace, name) => write!(f, "model/{namespace}/{name}"),
+            Self::Index(namespace, name) => write!(f, "index/{namespace}/{name}"),
+            Self::Timers(shard) => write!(f, "timers/{shard}"),
+            Self::Recovery => f.write_str("recovery"),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Which waiting calls form the next batch: a pure data structure, told the time.
+//!
+//! Bounds a batch by rows and bytes, keeps calls of different length buckets apart, serves higher priorities first and
+//! equal ones in order of arrival, and never gives out a call whose deadline has passed. Knows no model and no actor.
+//! Used by the model actor and the index actor.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use motet_engine::definition::BatchPolicy;
+
+/// A call that waits for its batch.
+#[derive(Debug)]
+pub struct Waiting<T> {
+    /// The call.
+    pub item: T,
+    /// Rows that it adds to a batch.
+    pub rows: u32,
+    /// Bytes that it adds to a batch.
+    pub bytes: u64,
+    /// Length in the unit of the buckets.
+    pub length: u32,
+    /// Higher goes first.
+    pub priority: i8,
+    /// When it is of no use any more.
+    pub deadline: Instant,
+    /// When it arrived.
+    pub arrived: Instant,
+}
+
+type Place = (Reverse<i8>, u64);
+
+/// Calls that wait, by length bucket.
+#[derive(Debug)]
+pub struct Batcher<T> {
+    policy: BatchPolicy,
+    capacity: usize,
+    arrivals: u64,
+    len: usize,
+    buckets: BTreeMap<u32, Bucket<T>>,
+}
+
+#[derive(Debug)]
+struct Bucket<T> {
+    waiting: BTreeMap<Place, Waiting<T>>,
+    rows: u64,
+    bytes: u64,
+}
+
+impl<T> Default for Bucket<T> {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new(), rows: 0, bytes: 0 }
+    }
+}
+
+impl<T> Bucket<T> {
+    fn remove(&mut self, place: Place) -> Option<Waiting<T>> {
+        let waiting = self.waiting.remove(&place)?;
+        self.rows -= u64::from(waiting.rows);
+        self.bytes -= waiting.bytes;
+        Some(waiting)
+    }
+
+    fn is_full(&self, policy: &BatchPolicy) -> bool {
+        self.rows >= u64::from(policy.max) || self.bytes >= policy.max_bytes
+    }
+}
+
+impl<T> Batcher<T> {
+    /// An empty batcher for at most `capacity` waiting calls.
+    #[must_use]
+    pub fn new(policy: BatchPolicy, capacity: usize) -> Self {
+        Self { policy, capacity, arrivals: 0, len: 0, buckets: BTreeMap::new() }
+    }
+
+    /// Calls that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no call waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Lets a call wait.
+    ///
+    /// # Errors
+    /// Gives the call back when the batcher is full.
+    pub fn push(&mut self, waiting: Waiting<T>) -> Result<(), Waiting<T>> {
+        if self.len >= self.capacity {
+            return Err(waiting);
+        }
+        let bounds = &self.policy.buckets;
+        let bucket = bounds.iter().copied().find(|bound| waiting.length <= *bound).unwrap_or(u32::MAX);
+        let bucket = self.buckets.entry(bucket).or_default();
+        self.arrivals += 1;
+        self.len += 1;
+        bucket.rows += u64::from(waiting.rows);
+        bucket.bytes = bucket.bytes.saturating_add(waiting.bytes);
+        bucket.waiting.insert((Reverse(waiting.priority), self.arrivals), waiting);
+        Ok(())
+    }
+
+    /// Takes out every call whose deadline has passed.
+    pub fn expire(&mut self, now: Instant) -> Vec<Waiting<T>> {
+        let mut expired = vec![];
+        for bucket in self.buckets.values_mut() {
+            let late: Vec<_> =
+                bucket.waiting.iter().filter(|(_, w)| w.deadline <= now).map(|(place, _)| *place).collect();
+            expired.extend(late.into_iter().filter_map(|place| bucket.remove(place)));
+        }
+        self.len -= expired.len();
+        expired
+    }
+
+    /// The next batch, or none while none is ready: a bucket is ready when it is full or when its oldest call has
+    /// waited for the window. A call that is larger than a batch goes alone.
+    pub fn take(&mut self, now: Instant) -> Option<Vec<Waiting<T>>> {
+        let ready = |bucket: &Bucket<T>| {
+            let oldest = bucket.waiting.values().map(|w| w.arrived).min();
+            bucket.is_full(&self.policy)
+                || oldest.is_some_and(|arrived| now.saturating_duration_since(arrived) >= self.policy.window)
+        };
+        let (&key, _) = self
+            .buckets
+            .iter()
+            .filter(|(_, bucket)| ready(bucket))
+            .min_by_key(|(_, bucket)| bucket.waiting.keys().next().copied())?;
+        let bucket = self.buckets.get_mut(&key)?;
+        let (mut rows, mut bytes) = (0u64, 0u64);
+        let mut chosen = vec![];
+        for (place, waiting) in &bucket.waiting {
+            let fits = rows + u64::from(waiting.rows) <= u64::from(self.policy.max)
+                && bytes.saturating_add(waiting.bytes) <= self.policy.max_bytes;
+            if !fits && !chosen.is_empty() {
+                break;
+            }
+            rows += u64::from(waiting.rows);
+            bytes = bytes.saturating_add(waiting.bytes);
+            chosen.push(*place);
+        }
+        let batch: Vec<_> = chosen.into_iter().filter_map(|place| bucket.remove(place)).collect();
+        if bucket.waiting.is_empty() {
+            self.buckets.remove(&key);
+        }
+        self.len -= batch.len();
+        Some(batch)
+    }
+
+    /// When [`Batcher::take`] will have a batch although nothing arrives; none while nothing waits.
+    #[must_use]
+    pub fn ready_at(&self) -> Option<Instant> {
+        let oldest = self.buckets.values().flat_map(|bucket| bucket.waiting.values()).map(|w| w.arrived).min();
+        oldest.map(|arrived| arrived + self.policy.window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(max: u32, max_bytes: u64, window_ms: u64, buckets: &[u32]) -> BatchPolicy {
+        BatchPolicy { max, max_bytes, window: Duration::from_millis(window_ms), buckets: buckets.to_vec() }
+    }
+
+    fn waiting(item: u32, start: Instant) -> Waiting<u32> {
+        Waiting {
+            item,
+            rows: 1,
+            bytes: 10,
+            length: 0,
+            priority: 0,
+            deadline: start + Duration::from_secs(60),
+            arrived: start,
+        }
+    }
+
+    fn items(batch: Option<Vec<Waiting<u32>>>) -> Vec<u32> {
+        batch.unwrap_or_default().into_iter().map(|w| w.item).collect()
+    }
+
+    #[test]
+    fn a_full_bucket_goes_at_once_and_the_rest_waits_for_the_window() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(policy(2, 1000, 50, &[]), 10);
+        for item in 1..=3 {
+            batcher.push(waiting(item, start)).unwrap();
+        }
+        assert_eq!(items(batcher.take(start)), [1, 2]);
+        assert_eq!(items(batcher.take(start)), []);
+        assert_eq!(batcher.ready_at(), Some(start + Duration::from_millis(50)));
+        assert_eq!(items(batcher.take(start + Duration::from_millis(50))), [3]);
+        assert!(batcher.is_empty());
+    }
+
+    #[test]
+    fn bytes_bound_a_batch_and_a_large_call_goes_alone() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(policy(10, 25, 0, &[]), 10);
+        batcher.push(Waiting { bytes: 100, ..waiting(1, start) }).unwrap();
+        for item in 2..=4 {
+            batcher.push(waiting(item, start)).unwrap();
+        }
+        assert_eq!(items(batcher.take(start)), [1]);
+        assert_eq!(items(batcher.take(start)), [2, 3]);
+        assert_eq!(items(batcher.take(start)), [4]);
+    }
+
+    #[test]
+    fn higher_priority_goes_first_and_buckets_do_not_mix() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(policy(10, 1000, 0, &[16, 64]), 10);
+        batcher.push(Waiting { length: 10, ..waiting(1, start) }).unwrap();
+        batcher.push(Waiting { length: 40, ..waiting(2, start) }).unwrap();
+        batcher.push(Waiting { length: 12, ..waiting(3, start) }).unwrap();
+        batcher.push(Waiting { length: 500, priority: 5, ..waiting(4, start) }).unwrap();
+        assert_eq!(items(batcher.take(start)), [4]);
+        assert_eq!(items(batcher.take(start)), [1, 3]);
+        assert_eq!(items(batcher.take(start)), [2]);
+    }
+
+    #[test]
+    fn capacity_and_deadlines_are_kept() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(policy(10, 1000, 0, &[]), 2);
+        batcher.push(Waiting { deadline: start, ..waiting(1, start) }).unwrap();
+        batcher.push(waiting(2, start)).unwrap();
+        assert_eq!(batcher.push(waiting(3, start)).unwrap_err().item, 3);
+        assert_eq!(batcher.expire(start).into_iter().map(|w| w.item).collect::<Vec<_>>(), [1]);
+        assert_eq!(items(batcher.take(start)), [2]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_call_leaves_exactly_once_and_no_batch_breaks_its_bounds(
+            calls in prop::collection::vec((1u32..5, 1u64..40, 0u32..100, -2i8..3), 0..200),
+            max in 1u32..20,
+            max_bytes in 1u64..100,
+        ) {
+            let start = Instant::now();
+            let mut batcher = Batcher::new(policy(max, max_bytes, 0, &[16, 64]), calls.len());
+            for (item, (rows, bytes, length, priority)) in calls.iter().enumerate() {
+                let item = u32::try_from(item).unwrap();
+                let call = Waiting { rows: *rows, bytes: *bytes, length: *length, priority: *priority, ..waiting(item, start) };
+                prop_assert!(batcher.push(call).is_ok());
+            }
+            let mut seen = std::collections::BTreeSet::new();
+            while let Some(batch) = batcher.take(start) {
+                prop_assert!(!batch.is_empty());
+                if batch.len() > 1 {
+                    prop_assert!(batch.iter().map(|w| w.rows).sum::<u32>() <= max);
+                    prop_assert!(batch.iter().map(|w| w.bytes).sum::<u64>() <= max_bytes);
+                }
+                for call in batch {
+                    prop_assert!(seen.insert(call.item));
+                }
+            }
+            prop_assert_eq!(seen.len(), calls.len());
+            prop_assert!(batcher.is_empty());
+        }
+    }
+}

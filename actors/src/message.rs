@@ -1,0 +1,142 @@
+//! What actors are asked and what they answer, in a form that can cross nodes.
+//!
+//! Every message says who asks, travels to an address, and gets a typed answer: the answer of the actor, or why there
+//! is none. Used by the router and by every actor.
+
+use motet_engine::failure::{Failure, FailureClass};
+use motet_engine::id::{CallId, RunId, Seq};
+use motet_engine::input::{Input, Rejection};
+use motet_engine::run::State;
+use motet_engine::value::Value;
+use serde::{Deserialize, Serialize};
+
+/// What an actor is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// For a run.
+    Run(RunAsk),
+    /// For a model.
+    Model(ModelAsk),
+    /// For a vector index.
+    Index(IndexAsk),
+}
+
+/// What a run is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunAsk {
+    /// Take this input.
+    Input(Input),
+    /// Answer as soon as an event after this one is recorded, or the run has ended.
+    Watch {
+        /// The last event that the asker knows.
+        beyond: Seq,
+    },
+    /// Show where you stand.
+    Read,
+}
+
+/// Identity of a call's attempt: what a backend may use to recognise one that it has seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CallKey {
+    /// The run.
+    pub run: RunId,
+    /// Step, item and attempt.
+    pub call: CallId,
+}
+
+/// What a model is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelAsk {
+    /// Answer these inputs, as part of a batch.
+    Infer {
+        /// Inputs by name.
+        with: Value,
+        /// Higher goes first.
+        priority: i8,
+        /// Identity of the call, when it is a run's.
+        key: Option<CallKey>,
+    },
+}
+
+/// What an index is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexAsk {
+    /// Find near vectors.
+    Query {
+        /// Arguments by name.
+        with: Value,
+    },
+    /// Store vectors; the answer comes when they are durable.
+    Upsert {
+        /// Arguments by name.
+        with: Value,
+    },
+}
+
+/// What an actor answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The input is durable and applied.
+    Accepted,
+    /// The input changed nothing.
+    Rejected(Rejection),
+    /// Where the run stands.
+    Progress {
+        /// Its last event.
+        seq: Seq,
+        /// Whether it has ended.
+        ended: bool,
+    },
+    /// Everything about the run.
+    State(Box<State>),
+    /// The output of a model or an index.
+    Output(Value),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteError {
+    /// The actor lives on another node now.
+    #[error("moved to node '{0}'")]
+    Moved(String),
+    /// This node does not own the actor's shard, and does not know who does.
+    #[error("this node does not own the shard")]
+    NotOwner,
+    /// A queue on the way is full.
+    #[error("{0}")]
+    Overloaded(String),
+    /// The actor does not understand the message.
+    #[error("the message cannot be read: {0}")]
+    Undecodable(String),
+    /// No answer came in time.
+    #[error("no answer came in time")]
+    Expired,
+    /// There is no such actor.
+    #[error("{0} does not exist")]
+    Unknown(String),
+    /// The actor tried and failed.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl RouteError {
+    /// The same as a failure of an attempt.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        let class = match &self {
+            Self::Failed(failure) => return failure.clone(),
+            Self::Moved(_) | Self::NotOwner => FailureClass::Unavailable,
+            Self::Overloaded(_) => FailureClass::Overloaded,
+            Self::Undecodable(_) => FailureClass::Internal,
+            Self::Expired => FailureClass::Timeout,
+            Self::Unknown(_) => FailureClass::NotFound,
+        };
+        Failure::new(class, self.to_string())
+    }
+}

@@ -1,0 +1,242 @@
+//! The mailbox around one model: lets calls of many runs wait, forms batches, feeds replicas, splits answers.
+//!
+//! Computes nothing itself and never retries, except that the members of a batch that broke are tried alone once, so
+//! that one bad input costs only its own call. Spawned by `models`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use motet_engine::definition::ModelDefinition;
+use motet_engine::failure::{Failure, FailureClass};
+use motet_models::call::{self, EncodedCall};
+use motet_models::port::{InferRequest, LoadedModel, Tensors};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use crate::batcher::{Batcher, Waiting};
+use crate::mailbox::{Letter, Vitals};
+use crate::stats::ModelStats;
+
+/// Where the answer to a call goes.
+pub(crate) type Reply = oneshot::Sender<Result<Tensors, Failure>>;
+
+/// A call and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct ModelCall {
+    pub(crate) inputs: Tensors,
+    pub(crate) rows: usize,
+    pub(crate) length: u32,
+    pub(crate) priority: i8,
+    pub(crate) deadline: Instant,
+    pub(crate) reply: Reply,
+}
+
+impl ModelCall {
+    /// A call from its encoded form, measured by the model that it is for.
+    pub(crate) fn new(
+        encoded: EncodedCall,
+        model: &dyn LoadedModel,
+        priority: i8,
+        deadline: Instant,
+        reply: Reply,
+    ) -> Self {
+        let length = model.length(&encoded.inputs);
+        Self { inputs: encoded.inputs, rows: encoded.rows, length, priority, deadline, reply }
+    }
+}
+
+/// What a model actor is told.
+#[derive(Debug)]
+pub(crate) enum ModelMessage {
+    /// Answer this call.
+    Call(ModelCall),
+    /// This replica has answered its batch.
+    ReplicaFree(usize),
+    /// The window of the oldest call is over.
+    WindowOver,
+}
+
+/// The actor's fixed parts.
+pub(crate) struct ModelActor {
+    pub(crate) definition: Arc<ModelDefinition>,
+    pub(crate) replicas: Vec<Arc<dyn LoadedModel>>,
+    pub(crate) vitals: Arc<Vitals>,
+    pub(crate) stats: Arc<ModelStats>,
+    /// Called with a replica's number when its batch is answered.
+    pub(crate) caller: motet_engine::access::Caller,
+}
+
+/// What changes.
+pub(crate) struct Serving {
+    batcher: Batcher<ModelCall>,
+    free: Vec<usize>,
+    alarm: Option<(Instant, AbortHandle)>,
+    mailbox: crate::mailbox::Mailbox<ModelMessage>,
+}
+
+impl Actor for ModelActor {
+    type Msg = Letter<ModelMessage>;
+    type State = Serving;
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<Serving, ActorProcessingErr> {
+        let queue = usize::try_from(self.definition.queue).unwrap_or(usize::MAX);
+        Ok(Serving {
+            batcher: Batcher::new(self.definition.batch.clone(), queue),
+            free: (0..self.replicas.len()).rev().collect(),
+            alarm: None,
+            mailbox: crate::mailbox::Mailbox::new(myself, Arc::clone(&self.vitals)),
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        letter: Self::Msg,
+        serving: &mut Serving,
+    ) -> Result<(), ActorProcessingErr> {
+        let (_, message) = letter.open(&self.vitals);
+        match message {
+            ModelMessage::Call(call) => self.admit(serving, call),
+            ModelMessage::ReplicaFree(replica) => serving.free.push(replica),
+            ModelMessage::WindowOver => serving.alarm = None,
+        }
+        self.feed(serving);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Self::Msg>, serving: &mut Serving) -> Result<(), ActorProcessingErr> {
+        if let Some((_, alarm)) = serving.alarm.take() {
+            alarm.abort();
+        }
+        for replica in &self.replicas {
+            replica.unload().await;
+        }
+        Ok(())
+    }
+}
+
+impl ModelActor {
+    fn admit(&self, serving: &mut Serving, call: ModelCall) {
+        let bytes = call.inputs.values().map(|tensor| tensor.data().len() as u64).sum();
+        let waiting = Waiting {
+            rows: u32::try_from(call.rows).unwrap_or(u32::MAX),
+            bytes,
+            length: call.length,
+            priority: call.priority,
+            deadline: call.deadline,
+            arrived: Instant::now(),
+            item: call,
+        };
+        if let Err(refused) = serving.batcher.push(waiting) {
+            let words =
+                format!("the queue of model '{}' is full ({} calls)", self.definition.name, self.definition.queue);
+            answer(refused.item.reply, Err(Failure::new(FailureClass::Overloaded, words)));
+        }
+        self.stats.queued(serving.batcher.len());
+    }
+
+    /// Gives batches to free replicas as long as there are both.
+    fn feed(&self, serving: &mut Serving) {
+        let now = Instant::now();
+        for late in serving.batcher.expire(now) {
+            answer(late.item.reply, Err(self.too_late()));
+        }
+        while let Some(replica) = serving.free.pop() {
+            let Some(batch) = serving.batcher.take(now) else {
+                serving.free.push(replica);
+                break;
+            };
+            // Calls whose asker went away are not computed.
+            let batch: Vec<_> = batch.into_iter().map(|w| w.item).filter(|call| !call.reply.is_closed()).collect();
+            if batch.is_empty() {
+                serving.free.push(replica);
+            } else {
+                self.run(serving, replica, batch);
+            }
+        }
+        self.stats.queued(serving.batcher.len());
+        self.set_alarm(serving, now);
+    }
+
+    fn run(&self, serving: &Serving, replica: usize, batch: Vec<ModelCall>) {
+        let model = Arc::clone(&self.replicas[replica]);
+        let (stats, mailbox, caller) = (Arc::clone(&self.stats), serving.mailbox.clone(), self.caller.clone());
+        let timeout = self.definition.timeout;
+        tokio::spawn(async move {
+            run_batch(&*model, batch, timeout, &stats).await;
+            // The actor has ended when this fails, and its replicas with it.
+            let _ = mailbox.send(&caller, ModelMessage::ReplicaFree(replica), Duration::from_secs(30)).await;
+        });
+    }
+
+    fn set_alarm(&self, serving: &mut Serving, now: Instant) {
+        let at = if serving.free.is_empty() { None } else { serving.batcher.ready_at() };
+        if serving.alarm.as_ref().map(|(at, _)| *at) == at {
+            return;
+        }
+        if let Some((_, alarm)) = serving.alarm.take() {
+            alarm.abort();
+        }
+        let Some(at) = at else { return };
+        let (mailbox, caller) = (serving.mailbox.clone(), self.caller.clone());
+        let wait = at.saturating_duration_since(now);
+        let alarm = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = mailbox.send(&caller, ModelMessage::WindowOver, Duration::from_secs(30)).await;
+        });
+        serving.alarm = Some((at, alarm.abort_handle()));
+    }
+
+    fn too_late(&self) -> Failure {
+        Failure::new(FailureClass::Timeout, format!("model '{}' did not get to the call in time", self.definition.name))
+    }
+}
+
+async fn run_batch(model: &dyn LoadedModel, batch: Vec<ModelCall>, timeout: Duration, stats: &ModelStats) {
+    let begun = Instant::now();
+    let rows: Vec<_> = batch.iter().map(|call| call.rows).collect();
+    let total: usize = rows.iter().sum();
+    let inputs: Vec<_> = batch.iter().map(|call| &call.inputs).collect();
+    let result = infer(model, &inputs, total, timeout).await.and_then(|outputs| call::split(&outputs, &rows));
+    stats.batch(batch.len(), total, begun.elapsed(), result.is_ok());
+    match result {
+        Ok(outputs) => {
+            for (call, outputs) in batch.into_iter().zip(outputs) {
+                answer(call.reply, Ok(outputs));
+            }
+        }
+        Err(failure) if batch.len() > 1 && matches!(failure.class, FailureClass::Internal | FailureClass::Invalid) => {
+            // One member broke the batch: each is tried alone, once, so that the others have their answers.
+            for call in batch {
+                let alone = infer(model, &[&call.inputs], call.rows, timeout).await;
+                stats.batch(1, call.rows, begun.elapsed(), alone.is_ok());
+                answer(call.reply, alone);
+            }
+        }
+        Err(failure) => {
+            for call in batch {
+                answer(call.reply, Err(failure.clone()));
+            }
+        }
+    }
+}
+
+async fn infer(
+    model: &dyn LoadedModel,
+    inputs: &[&Tensors],
+    rows: usize,
+    timeout: Duration,
+) -> Result<Tensors, Failure> {
+    let inputs = call::join(inputs)?;
+    let request = InferRequest { inputs, rows, deadline: Instant::now() + timeout };
+    tokio::time::timeout(timeout, model.infer(request)).await.unwrap_or_else(|_| {
+        Err(Failure::new(FailureClass::Timeout, format!("the model gave no answer within {timeout:?}")))
+    })
+}
+
+/// Answers whoever still listens; one who went away needs no answer.
+fn answer(reply: Reply, words: Result<Tensors, Failure>) {
+    let _ = reply.send(words);
+}

@@ -1,0 +1,255 @@
+//! One node: which actors there are, who supervises whom, how it starts and how it stops.
+//!
+//! The tree: the root (which ends the process when a supervisor breaks) over the supervisors of runs, models, indexes
+//! and services; under each its children. Used by the server's bootstrap and by benches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use motet_engine::id::ShardId;
+use motet_models::port::ModelBackend;
+use motet_models::source::ArtefactCache;
+use motet_store::StoreError;
+use motet_store::port::Store;
+use motet_vectors::port::VectorBackend;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::Notify;
+
+use crate::address::Address;
+use crate::catalog::Catalog;
+use crate::census::Census;
+use crate::driver::DriverParts;
+use crate::indexes::{IndexNursery, Indexes};
+use crate::models::{ModelNursery, Models};
+use crate::ports::{Clock, Entropy};
+use crate::recovery::Recovery;
+use crate::router::Router;
+use crate::runs::{RunNursery, Runs};
+use crate::supervisor::{Children, Nursery, RestartPolicy, Supervisor};
+use crate::timers::Timers;
+
+/// What a node is made of. The server chooses the adapters.
+pub struct NodeParts {
+    /// Name of the node, written beside the shards that it owns.
+    pub name: String,
+    /// Where everything is remembered.
+    pub store: Arc<dyn Store>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Random bits.
+    pub entropy: Arc<dyn Entropy>,
+    /// Which models can be run.
+    pub model_backends: Vec<Arc<dyn ModelBackend>>,
+    /// Which indexes can be opened.
+    pub vector_backends: Vec<Arc<dyn VectorBackend>>,
+    /// Where model artefacts are brought to.
+    pub artefacts: Arc<ArtefactCache>,
+    /// Number of shards, fixed for the life of a store.
+    pub shards: u16,
+    /// Run actors at one time.
+    pub max_live: usize,
+    /// Unfinished runs past which no more are taken.
+    pub max_unfinished: u64,
+    /// Unfinished runs brought up per second after a start.
+    pub recovery_per_second: u32,
+}
+
+/// A running node.
+pub struct Node {
+    router: Arc<Router>,
+    store: Arc<dyn Store>,
+    root: ActorRef<()>,
+    broken: Arc<Notify>,
+}
+
+impl Node {
+    /// Claims the shards and starts the tree. Unfinished runs come up in the background.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written, or an actor cannot start.
+    pub async fn start(parts: NodeParts) -> Result<Self, StoreError> {
+        let census = Arc::new(Census::default());
+        let catalog = Arc::new(Catalog::new(Arc::clone(&parts.store), Arc::clone(&parts.clock)));
+        let drivers = DriverParts {
+            store: Arc::clone(&parts.store),
+            catalog: Arc::clone(&catalog),
+            clock: Arc::clone(&parts.clock),
+        };
+        let runs = Runs::new(drivers, Arc::clone(&census), parts.shards.max(1), parts.max_live);
+        claim_shards(&*parts.store, &runs, &parts.name).await?;
+        let unfinished: u64 =
+            parts.store.counts().await?.into_iter().filter(|(state, _)| !state.is_end()).map(|(_, count)| count).sum();
+        runs.count_unfinished(unfinished);
+        let models = Models::new(Arc::clone(&catalog), Arc::clone(&census), parts.model_backends, parts.artefacts);
+        let indexes = Indexes::new(Arc::clone(&catalog), Arc::clone(&census), parts.vector_backends);
+        let router = Arc::new(Router {
+            runs: Arc::clone(&runs),
+            models: Arc::clone(&models),
+            indexes: Arc::clone(&indexes),
+            catalog,
+            census: Arc::clone(&census),
+            entropy: Arc::clone(&parts.entropy),
+            clock: parts.clock,
+            max_unfinished: parts.max_unfinished,
+            open: AtomicBool::new(true),
+        });
+        let broken = Arc::new(Notify::new());
+        let (root, _) = Actor::spawn(None, Root { broken: Arc::clone(&broken) }, ()).await.map_err(cannot_start)?;
+        let tree = Tree { root: root.get_cell(), census, entropy: parts.entropy };
+        let run_supervisor = tree.supervise(Arc::new(RunNursery(Arc::clone(&runs))), runs.children()).await?;
+        runs.wire(run_supervisor, Arc::downgrade(&router));
+        models.wire(tree.supervise(Arc::new(ModelNursery(Arc::clone(&models))), models.children()).await?);
+        indexes.wire(tree.supervise(Arc::new(IndexNursery(Arc::clone(&indexes))), indexes.children()).await?);
+        let services = Arc::new(Services {
+            runs,
+            per_second: parts.recovery_per_second,
+            children: Arc::default(),
+            supervisor: std::sync::OnceLock::new(),
+        });
+        let supervisor = tree.supervise(Arc::clone(&services) as Arc<dyn Nursery>, &services.children).await?;
+        let _ = services.supervisor.set(supervisor);
+        for service in [Address::Timers(ShardId(0)), Address::Recovery] {
+            services.revive(&service).await.map_err(StoreError::Refused)?;
+        }
+        Ok(Self { router, store: parts.store, root, broken })
+    }
+
+    /// The door to the node's actors.
+    #[must_use]
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    /// The node's store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Resolves when a supervisor broke and the node must end.
+    pub async fn broken(&self) {
+        self.broken.notified().await;
+    }
+
+    /// Takes no new runs from now on.
+    pub fn close(&self) {
+        self.router.open.store(false, Ordering::Relaxed);
+    }
+
+    /// Stops: lets live runs end for at most `grace`, ends the actors of the rest, whose runs go on after the next
+    /// start, and closes the store. Returns how many runs were handed back.
+    ///
+    /// # Errors
+    /// When the store cannot be closed cleanly; what was acknowledged is durable all the same.
+    pub async fn stop(self, grace: Duration) -> Result<usize, StoreError> {
+        self.close();
+        let _ = tokio::time::timeout(grace, self.router.runs.idle()).await;
+        let left = self.router.runs.live();
+        self.router.runs.stop().await;
+        self.root.stop_children(None);
+        // Children of the supervisors close indexes and unload models in their own last handler.
+        let ended = self.root.stop_and_wait(None, Some(Duration::from_secs(5))).await;
+        if let Err(error) = ended {
+            tracing::warn!(%error, "the actor tree did not end in time");
+        }
+        self.store.close().await?;
+        Ok(left)
+    }
+}
+
+async fn claim_shards(store: &dyn Store, runs: &Runs, owner: &str) -> Result<(), StoreError> {
+    let claims = (0..runs.shards())
+        .map(ShardId)
+        .map(|shard| async move { store.claim(shard, owner).await.map(|epoch| runs.own(shard, epoch)) });
+    // Together, so that one commit holds many claims.
+    futures::future::try_join_all(claims).await.map(drop)
+}
+
+fn cannot_start(error: ractor::SpawnErr) -> StoreError {
+    StoreError::Refused(format!("an actor cannot start: {error}"))
+}
+
+struct Tree {
+    root: ActorCell,
+    census: Arc<Census>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Tree {
+    async fn supervise(&self, nursery: Arc<dyn Nursery>, children: &Arc<Children>) -> Result<ActorCell, StoreError> {
+        let supervisor = Supervisor {
+            nursery,
+            children: Arc::clone(children),
+            census: Arc::clone(&self.census),
+            policy: RestartPolicy::default(),
+            entropy: Arc::clone(&self.entropy),
+        };
+        let (supervisor, _) =
+            Actor::spawn_linked(None, supervisor, (), self.root.clone()).await.map_err(cannot_start)?;
+        Ok(supervisor.get_cell())
+    }
+}
+
+/// The top of the tree: a supervisor that breaks takes its children down, so the process must start anew.
+struct Root {
+    broken: Arc<Notify>,
+}
+
+impl Actor for Root {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<()>,
+        event: SupervisionEvent,
+        _: &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(_, error) = event {
+            tracing::error!(%error, "a supervisor broke; the node ends, and its runs go on after the next start");
+            self.broken.notify_one();
+        }
+        Ok(())
+    }
+}
+
+/// The node's own actors, one of each.
+struct Services {
+    runs: Arc<Runs>,
+    per_second: u32,
+    children: Arc<Children>,
+    supervisor: std::sync::OnceLock<ActorCell>,
+}
+
+#[async_trait]
+impl Nursery for Services {
+    async fn revive(&self, child: &Address) -> Result<(), String> {
+        let Some(supervisor) = self.supervisor.get().cloned() else { return Err("not wired".into()) };
+        let runs = Arc::clone(&self.runs);
+        let cell = match child {
+            Address::Timers(_) => {
+                Actor::spawn_linked(None, Timers { runs }, (), supervisor).await.map(|(actor, _)| actor.get_cell())
+            }
+            Address::Recovery => {
+                let recovery = Recovery { runs, per_second: self.per_second };
+                Actor::spawn_linked(None, recovery, (), supervisor).await.map(|(actor, _)| actor.get_cell())
+            }
+            _ => return Ok(()),
+        };
+        self.children.enter(&cell.map_err(|error| error.to_string())?, child.clone());
+        Ok(())
+    }
+
+    fn ended(&self, _: &Address) {}
+
+    fn quarantined(&self, child: &Address, reason: &str) {
+        tracing::error!(service = %child, reason, "a service of the node stays down");
+    }
+}

@@ -1,0 +1,371 @@
+//! The one door to every actor: addressed by (kind, key), asked in messages that can cross nodes, answered by type.
+//!
+//! Checks who may do what, bounds what is admitted, and puts a time limit on every question. On one node every address
+//! is local. Used by the HTTP API, the CLI's embedded node, and by run actors for what their runs owe.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use motet_engine::access::{Action, Caller, Denied, Principal};
+use motet_engine::definition::Definition;
+use motet_engine::event::{Event, Submission};
+use motet_engine::failure::{Failure, FailureClass};
+use motet_engine::id::{Name, Namespace, RunId, Seq, ShardId};
+use motet_engine::run::Run;
+use motet_engine::schema::SchemaError;
+use motet_engine::time::Timestamp;
+use motet_engine::trace::TraceContext;
+use motet_engine::value::Value;
+use motet_store::StoreError;
+use motet_store::port::{Admitted, IdempotencyKey, PutOutcome, RunHead, RunQuery};
+
+use crate::address::Address;
+use crate::catalog::{Catalog, CatalogError};
+use crate::census::Census;
+use crate::driver::{DriverError, NewRun, decode_events};
+use crate::indexes::Indexes;
+use crate::message::{Answer, Ask, ModelAsk, RouteError, RunAsk};
+use crate::models::Models;
+use crate::ports::{Clock, Entropy};
+use crate::runs::Runs;
+
+/// A run to be started.
+#[derive(Debug, Clone)]
+pub struct SubmitRequest {
+    /// Workflow by name.
+    pub workflow: Name,
+    /// Version; the newest when none is named.
+    pub version: Option<String>,
+    /// Checked against the workflow's input schema.
+    pub input: Value,
+    /// Labels for finding the run again.
+    pub tags: Vec<String>,
+    /// Higher goes first where calls wait for a model; 0 is normal.
+    pub priority: i8,
+    /// The client's key for repeating safely.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// A run that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its identity.
+    pub run: RunId,
+    /// Whether an earlier submission with the same key had started it.
+    pub replayed: bool,
+}
+
+/// Why a run was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The action table does not allow it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The workflow is not to be had.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The input does not fit the workflow's input schema.
+    #[error("the input does not fit the workflow's input schema")]
+    Unfit(Vec<SchemaError>),
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request, which started {0}")]
+    KeyReused(RunId),
+    /// The node holds as many unfinished runs as it may.
+    #[error("{0} unfinished runs are as many as this node takes")]
+    Full(u64),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+    /// The store refused; nothing was started.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+impl From<StoreError> for SubmitError {
+    fn from(error: StoreError) -> Self {
+        Self::Driver(error.into())
+    }
+}
+
+/// One recorded event with its number and time.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// Number inside the run.
+    pub seq: Seq,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// The event.
+    pub event: Event,
+}
+
+/// The door.
+pub struct Router {
+    pub(crate) runs: Arc<Runs>,
+    pub(crate) models: Arc<Models>,
+    pub(crate) indexes: Arc<Indexes>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) census: Arc<Census>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) max_unfinished: u64,
+    pub(crate) open: AtomicBool,
+}
+
+impl Router {
+    /// The models of this node.
+    #[must_use]
+    pub fn models(&self) -> &Arc<Models> {
+        &self.models
+    }
+
+    /// The indexes of this node.
+    #[must_use]
+    pub fn indexes(&self) -> &Arc<Indexes> {
+        &self.indexes
+    }
+
+    /// The runs of this node.
+    #[must_use]
+    pub fn runs(&self) -> &Arc<Runs> {
+        &self.runs
+    }
+
+    /// The actors of this node.
+    #[must_use]
+    pub fn census(&self) -> &Arc<Census> {
+        &self.census
+    }
+
+    /// Definitions.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Random bits, for new traces.
+    #[must_use]
+    pub fn new_trace(&self) -> TraceContext {
+        let (high, low) = (self.entropy.next(), self.entropy.next());
+        TraceContext::start(u128::from(high) << 64 | u128::from(low), self.entropy.next())
+    }
+
+    /// Whether new runs are taken.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Starts a run. It is durable when this returns.
+    ///
+    /// # Errors
+    /// When it may not be started or could not be made durable; then nothing was started.
+    pub async fn submit(&self, caller: &Caller, request: SubmitRequest) -> Result<Submitted, SubmitError> {
+        caller.may(Action::SubmitRun)?;
+        if !self.is_open() {
+            return Err(SubmitError::Stopping);
+        }
+        let unfinished = self.runs.unfinished();
+        if unfinished >= self.max_unfinished {
+            return Err(SubmitError::Full(unfinished));
+        }
+        let workflow = self.catalog.workflow(&caller.namespace, &request.workflow, request.version.as_deref()).await?;
+        let submission = Submission {
+            namespace: caller.namespace.clone(),
+            principal: caller.principal.clone(),
+            workflow: workflow.name.clone(),
+            version: workflow.version.clone(),
+            input: request.input,
+            tags: request.tags,
+            priority: request.priority,
+            trace: caller.trace,
+            at: self.clock.now(),
+        };
+        let entropy = self.entropy.next();
+        let shard = ShardId(u16::try_from(entropy % u64::from(self.runs.shards().max(1))).unwrap_or(0));
+        let id = RunId::new(submission.at, shard, self.entropy.next());
+        let (run, events) = Run::submit(id, &workflow, submission).map_err(SubmitError::Unfit)?;
+        let ended = run.phase().is_end();
+        let epoch = self.runs.epoch(shard).ok_or(SubmitError::Stopping)?;
+        let reservation = self.runs.reserve(id);
+        let new = NewRun::prepare(&*self.runs.parts().store, run, events, request.idempotency).await?;
+        let (admitted, driver) = new.admit(self.runs.parts(), epoch).await?;
+        match admitted {
+            Admitted::Replayed(run) => return Ok(Submitted { run, replayed: true }),
+            Admitted::KeyReused(run) => return Err(SubmitError::KeyReused(run)),
+            Admitted::New => {}
+        }
+        metrics::counter!("motet_runs_submitted_total").increment(1);
+        if !ended {
+            self.runs.count_unfinished(1);
+            // The run is durable: whatever happens to its actor, it is not lost.
+            match reservation.filter(|_| self.runs.has_room()) {
+                Some(reservation) => {
+                    if let Err(error) = reservation.start(driver).await {
+                        tracing::warn!(run = %id, %error, "run admitted but not started; it is picked up later");
+                        self.runs.leave_for_later();
+                    }
+                }
+                None => self.runs.leave_for_later(),
+            }
+        }
+        Ok(Submitted { run: id, replayed: false })
+    }
+
+    /// Asks the actor at an address, wherever it lives, and waits at most `patience` for its answer.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn ask(&self, caller: &Caller, to: &Address, ask: Ask, patience: Duration) -> Result<Answer, RouteError> {
+        let answered = async {
+            match (to, ask) {
+                (Address::Run(run), Ask::Run(ask)) => self.runs.ask(caller, *run, ask).await,
+                (Address::Model(_, name), Ask::Model(ask)) => {
+                    self.models.infer(caller, name, ask, patience).await.map(Answer::Output)
+                }
+                (Address::Index(_, name), Ask::Index(ask)) => {
+                    self.indexes.ask(caller, name, ask).await.map(Answer::Output)
+                }
+                (to, _) => Err(RouteError::Undecodable(format!("{to} does not take such messages"))),
+            }
+        };
+        tokio::time::timeout(patience, answered).await.unwrap_or(Err(RouteError::Expired))
+    }
+
+    /// Calls a model outside a run.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn infer(
+        &self,
+        caller: &Caller,
+        model: &Name,
+        with: Value,
+        patience: Duration,
+    ) -> Result<Value, RouteError> {
+        allow(caller, Action::InferModel)?;
+        let to = Address::Model(caller.namespace.clone(), model.clone());
+        let ask = Ask::Model(ModelAsk::Infer { with, priority: 0, key: None });
+        match self.ask(caller, &to, ask, patience).await? {
+            Answer::Output(output) => Ok(output),
+            _ => Err(Failure::new(FailureClass::Internal, "an answer of another kind").into()),
+        }
+    }
+
+    /// A run as it stands.
+    ///
+    /// # Errors
+    /// When it does not exist in the caller's namespace or cannot be read.
+    pub async fn read_run(&self, caller: &Caller, run: RunId) -> Result<Run, RouteError> {
+        allow(caller, Action::ReadRun)?;
+        let found = self.runs.read(caller, run).await?;
+        if found.submission().namespace == caller.namespace {
+            Ok(found)
+        } else {
+            Err(RouteError::Unknown(run.to_string()))
+        }
+    }
+
+    /// Waits until a run has an event after `beyond` or has ended, at most `patience`.
+    ///
+    /// # Errors
+    /// [`RouteError::Expired`] when nothing happened in time.
+    pub async fn watch(
+        &self,
+        caller: &Caller,
+        run: RunId,
+        beyond: Seq,
+        patience: Duration,
+    ) -> Result<(Seq, bool), RouteError> {
+        allow(caller, Action::ReadRun)?;
+        match self.ask(caller, &Address::Run(run), Ask::Run(RunAsk::Watch { beyond }), patience).await? {
+            Answer::Progress { seq, ended } => Ok((seq, ended)),
+            _ => Err(Failure::new(FailureClass::Internal, "an answer of another kind").into()),
+        }
+    }
+
+    /// Waits until a run has ended, at most `patience`, and gives it as it stands then.
+    ///
+    /// # Errors
+    /// When the run does not exist or cannot be read.
+    pub async fn wait_for_end(&self, caller: &Caller, run: RunId, patience: Duration) -> Result<Run, RouteError> {
+        match self.watch(caller, run, Seq(u64::MAX), patience).await {
+            Ok(_) | Err(RouteError::Expired) => self.read_run(caller, run).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks a run to end.
+    ///
+    /// # Errors
+    /// When the run does not exist or could not record it.
+    pub async fn cancel(&self, caller: &Caller, run: RunId, reason: Option<String>) -> Result<Answer, RouteError> {
+        allow(caller, Action::ControlRun)?;
+        let cancel = motet_engine::input::Input::Cancel { by: caller.principal.clone(), reason };
+        self.ask(caller, &Address::Run(run), Ask::Run(RunAsk::Input(cancel)), Duration::from_secs(30)).await
+    }
+
+    /// Recorded events after `after`, in order, of at most `entries` journal entries.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn events(&self, run: RunId, after: Seq, entries: u32) -> Result<Vec<Recorded>, DriverError> {
+        let store = &self.runs.parts().store;
+        let mut recorded = vec![];
+        for entry in store.entries(run, after, entries).await? {
+            for (place, event) in decode_events(&**store, &entry.payload).await?.into_iter().enumerate() {
+                let seq = Seq(entry.seq.0 + place as u64);
+                if seq > after {
+                    recorded.push(Recorded { seq, at: entry.at, event });
+                }
+            }
+        }
+        Ok(recorded)
+    }
+
+    /// Head rows, newest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list_runs(&self, query: &RunQuery) -> Result<Vec<RunHead>, StoreError> {
+        self.runs.parts().store.list(query).await
+    }
+
+    /// Checks a definition against what this node can do, stores it, and begins to load a model.
+    ///
+    /// # Errors
+    /// When the node cannot serve it or the store fails.
+    pub async fn put(&self, caller: &Caller, definition: &Definition) -> Result<PutOutcome, RouteError> {
+        allow(caller, Action::WriteDefinition)?;
+        match definition {
+            Definition::Model(model) => self.models.check(model)?,
+            Definition::Index(index) => self.indexes.check(index)?,
+            Definition::Workflow(_) => {}
+        }
+        let outcome = self
+            .catalog
+            .put(&caller.namespace, definition)
+            .await
+            .map_err(|error| Failure::new(FailureClass::Unavailable, error.to_string()))?;
+        if let (Definition::Model(model), PutOutcome::Created | PutOutcome::Unchanged) = (definition, outcome) {
+            self.models.load(&caller.namespace, &model.name).await?;
+        }
+        Ok(outcome)
+    }
+}
+
+fn allow(caller: &Caller, action: Action) -> Result<(), RouteError> {
+    caller.may(action).map_err(|denied| Failure::new(FailureClass::Denied, denied.to_string()).into())
+}
+
+/// The system itself as a caller, for what nobody asked for.
+#[must_use]
+pub fn system_caller(namespace: Namespace) -> Caller {
+    Caller { namespace, principal: Principal::System, trace: TraceContext::start(1, 1) }
+}

@@ -1,0 +1,282 @@
+//! The mailbox around one live run: takes inputs one after another, sends what is owed, tells who watches.
+//!
+//! Holds no rules; those are in the engine, and the order of durability is the driver's. Leaves the node when the run
+//! has ended or only waits. Spawned by `runs`, supervised by its supervisor.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use motet_engine::access::{Caller, Principal};
+use motet_engine::command::{Command, Work};
+use motet_engine::failure::{Failure, FailureClass};
+use motet_engine::id::{CallId, RunId, Seq};
+use motet_engine::input::Input;
+use motet_engine::time::Timestamp;
+use motet_store::{ErrorClass, StoreError};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use crate::address::Address;
+use crate::driver::{DriverError, RunDriver};
+use crate::mailbox::{Letter, Vitals};
+use crate::message::{Answer, Ask, CallKey, IndexAsk, ModelAsk, RouteError, RunAsk};
+use crate::runs::Runs;
+
+/// A run that wants to be woken later than this gives up its actor and waits as a row.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// Longest time of a call whose step names no timeout.
+const CALL_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// At most this many askers watch one run.
+const MAX_WATCHERS: usize = 1024;
+
+/// A message to a run and where the answer goes.
+#[derive(Debug)]
+pub(crate) struct RunMessage {
+    pub(crate) ask: RunAsk,
+    pub(crate) reply: Option<oneshot::Sender<Result<Answer, RouteError>>>,
+}
+
+/// The actor's fixed parts.
+pub(crate) struct RunActor {
+    pub(crate) run: RunId,
+    pub(crate) runs: Arc<Runs>,
+    pub(crate) vitals: Arc<Vitals>,
+}
+
+/// What changes.
+pub(crate) struct Live {
+    driver: RunDriver,
+    caller: Caller,
+    priority: i8,
+    watchers: Vec<(Seq, oneshot::Sender<Result<Answer, RouteError>>)>,
+    calls: HashMap<CallId, AbortHandle>,
+    alarm: Option<(Timestamp, AbortHandle)>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.calls.values().for_each(AbortHandle::abort);
+        if let Some((_, alarm)) = &self.alarm {
+            alarm.abort();
+        }
+    }
+}
+
+impl Actor for RunActor {
+    type Msg = Letter<RunMessage>;
+    type State = Live;
+    type Arguments = RunDriver;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, driver: RunDriver) -> Result<Live, ActorProcessingErr> {
+        let submission = driver.run().submission();
+        let caller =
+            Caller { namespace: submission.namespace.clone(), principal: Principal::System, trace: submission.trace };
+        let priority = submission.priority;
+        Ok(Live { driver, caller, priority, watchers: vec![], calls: HashMap::new(), alarm: None })
+    }
+
+    async fn post_start(&self, myself: ActorRef<Self::Msg>, live: &mut Live) -> Result<(), ActorProcessingErr> {
+        self.go_on(&myself, live).await;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        letter: Self::Msg,
+        live: &mut Live,
+    ) -> Result<(), ActorProcessingErr> {
+        let (_, message) = letter.open(&self.vitals);
+        match message.ask {
+            RunAsk::Read => answer(message.reply, Ok(Answer::State(Box::new(live.driver.run().state().clone())))),
+            RunAsk::Watch { beyond } => self.watch(live, beyond, message.reply),
+            RunAsk::Input(input) => return self.take(&myself, live, &input, message.reply).await,
+        }
+        Ok(())
+    }
+}
+
+impl RunActor {
+    async fn take(
+        &self,
+        myself: &ActorRef<Letter<RunMessage>>,
+        live: &mut Live,
+        input: &Input,
+        reply: Option<oneshot::Sender<Result<Answer, RouteError>>>,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Input::CallFinished { call, .. } = input {
+            live.calls.remove(call);
+        }
+        match live.driver.handle(input).await {
+            Ok(()) => {
+                answer(reply, Ok(Answer::Accepted));
+                self.go_on(myself, live).await;
+                Ok(())
+            }
+            Err(DriverError::Rejected(rejection)) => {
+                tracing::debug!(run = %self.run, %rejection, "input rejected");
+                answer(reply, Ok(Answer::Rejected(rejection)));
+                Ok(())
+            }
+            Err(DriverError::Store(error)) if error.class() == ErrorClass::Fenced => {
+                tracing::warn!(run = %self.run, %error, "fenced: this node stops the run");
+                answer(reply, Err(RouteError::NotOwner));
+                self.leave(myself, false);
+                Ok(())
+            }
+            Err(error) => {
+                let failure = Failure::new(failure_class(&error), error.to_string());
+                answer(reply, Err(RouteError::Failed(failure)));
+                Err(error.to_string().into())
+            }
+        }
+    }
+
+    /// Sends what is owed, tells the watchers, sets the alarm; leaves when there is nothing to stay for.
+    async fn go_on(&self, myself: &ActorRef<Letter<RunMessage>>, live: &mut Live) {
+        self.tell_watchers(live);
+        if live.driver.run().phase().is_end() {
+            return self.leave(myself, true);
+        }
+        for command in live.driver.take_unsent() {
+            if let Command::Call { id, work, timeout } = command {
+                let handle = self.send(live, id, work, timeout.unwrap_or(CALL_TIMEOUT));
+                live.calls.insert(id, handle);
+            }
+        }
+        if live.calls.len() > live.driver.run().calls_owed() {
+            let driver = &live.driver;
+            live.calls.retain(|call, handle| {
+                driver.owes(*call) || {
+                    handle.abort();
+                    false
+                }
+            });
+        }
+        let wake = live.driver.run().next_wake();
+        let now = self.runs.clock().now();
+        let parked = live.driver.run().calls_owed() == 0
+            && live.watchers.is_empty()
+            && wake.is_none_or(|at| at.since(now) > PARK_AFTER);
+        if parked {
+            live.driver.save_snapshot().await;
+            self.leave(myself, false);
+            self.runs.parked(self.run, wake);
+        } else {
+            self.set_alarm(live, wake, now);
+        }
+    }
+
+    fn send(&self, live: &Live, id: CallId, work: Work, timeout: Duration) -> AbortHandle {
+        let key = CallKey { run: self.run, call: id };
+        let (to, ask) = match work {
+            Work::Model { model, with } => (
+                Address::Model(live.caller.namespace.clone(), model),
+                Ask::Model(ModelAsk::Infer { with, priority: live.priority, key: Some(key) }),
+            ),
+            Work::VectorQuery { with } => return self.send_to_index(live, id, IndexAsk::Query { with }, timeout),
+            Work::VectorUpsert { with } => return self.send_to_index(live, id, IndexAsk::Upsert { with }, timeout),
+        };
+        self.spawn_call(live, id, to, ask, timeout)
+    }
+
+    fn send_to_index(&self, live: &Live, id: CallId, ask: IndexAsk, timeout: Duration) -> AbortHandle {
+        let (IndexAsk::Query { with } | IndexAsk::Upsert { with }) = &ask;
+        let name = with.get("index").and_then(|name| name.as_str()).unwrap_or_default();
+        match motet_engine::id::Name::new(name) {
+            Ok(name) => {
+                let to = Address::Index(live.caller.namespace.clone(), name);
+                self.spawn_call(live, id, to, Ask::Index(ask), timeout)
+            }
+            Err(error) => {
+                let failure = Failure::new(FailureClass::Invalid, format!("with.index: {error}"));
+                let (runs, run, caller) = (Arc::clone(&self.runs), self.run, live.caller.clone());
+                tokio::spawn(async move { runs.call_finished(&caller, run, id, Err(failure)).await }).abort_handle()
+            }
+        }
+    }
+
+    fn spawn_call(&self, live: &Live, id: CallId, to: Address, ask: Ask, timeout: Duration) -> AbortHandle {
+        let (runs, run, caller) = (Arc::clone(&self.runs), self.run, live.caller.clone());
+        tokio::spawn(async move {
+            let Some(router) = runs.router() else { return };
+            let outcome = match router.ask(&caller, &to, ask, timeout).await {
+                Ok(Answer::Output(output)) => Ok(output),
+                Ok(_) => Err(Failure::new(FailureClass::Internal, format!("{to} gave an answer of another kind"))),
+                Err(RouteError::Expired) => {
+                    Err(Failure::new(FailureClass::Timeout, format!("{to} gave no answer within {timeout:?}")))
+                }
+                Err(error) => Err(error.into_failure()),
+            };
+            runs.call_finished(&caller, run, id, outcome).await;
+        })
+        .abort_handle()
+    }
+
+    fn set_alarm(&self, live: &mut Live, wake: Option<Timestamp>, now: Timestamp) {
+        if live.alarm.as_ref().map(|(at, _)| *at) == wake {
+            return;
+        }
+        if let Some((_, alarm)) = live.alarm.take() {
+            alarm.abort();
+        }
+        let Some(at) = wake else { return };
+        let (runs, run, caller) = (Arc::clone(&self.runs), self.run, live.caller.clone());
+        // One millisecond more than the difference: the clock must show the time, not almost show it.
+        let wait = at.since(now) + Duration::from_millis(1);
+        let alarm = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            runs.wake(&caller, run).await;
+        });
+        live.alarm = Some((at, alarm.abort_handle()));
+    }
+
+    fn watch(&self, live: &mut Live, beyond: Seq, reply: Option<oneshot::Sender<Result<Answer, RouteError>>>) {
+        let Some(reply) = reply else { return };
+        live.watchers.retain(|(_, watcher)| !watcher.is_closed());
+        if live.watchers.len() >= MAX_WATCHERS {
+            let words = format!("{} is watched by {MAX_WATCHERS} others already", self.run);
+            answer(Some(reply), Err(RouteError::Overloaded(words)));
+        } else {
+            live.watchers.push((beyond, reply));
+            self.tell_watchers(live);
+        }
+    }
+
+    fn tell_watchers(&self, live: &mut Live) {
+        let (seq, ended) = (live.driver.run().seq(), live.driver.run().phase().is_end());
+        let (due, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut live.watchers).into_iter().partition(|(beyond, _)| ended || seq > *beyond);
+        live.watchers = waiting;
+        for (_, watcher) in due {
+            answer(Some(watcher), Ok(Answer::Progress { seq, ended }));
+        }
+    }
+
+    fn leave(&self, myself: &ActorRef<Letter<RunMessage>>, ended: bool) {
+        self.runs.left(self.run, ended);
+        myself.stop(None);
+    }
+}
+
+/// Answers whoever still listens; one who went away needs no answer.
+fn answer(reply: Option<oneshot::Sender<Result<Answer, RouteError>>>, words: Result<Answer, RouteError>) {
+    if let Some(reply) = reply {
+        let _ = reply.send(words);
+    }
+}
+
+pub(crate) fn failure_class(error: &DriverError) -> FailureClass {
+    match error {
+        DriverError::Store(StoreError::Busy) => FailureClass::Overloaded,
+        DriverError::Store(error) if error.class() == ErrorClass::Retryable => FailureClass::Unavailable,
+        DriverError::Unknown(_) | DriverError::Catalog(crate::catalog::CatalogError::Unknown { .. }) => {
+            FailureClass::NotFound
+        }
+        _ => FailureClass::Internal,
+    }
+}

@@ -1,0 +1,440 @@
+//! The live runs of this node: admission, activation, parking, and the way to each of them.
+//!
+//! At most one actor per run lives here; two that met through a race would be told apart by the store, which gives
+//! each event number once. Used by the router, the run actors, recovery and timers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use motet_engine::access::Caller;
+use motet_engine::failure::{Failure, FailureClass};
+use motet_engine::id::{CallId, Epoch, RunId, ShardId};
+use motet_engine::input::{Input, Rejection};
+use motet_engine::run::Run;
+use motet_engine::time::Timestamp;
+use motet_engine::value::Value;
+use ractor::{ActorCell, ActorRuntime};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::address::Address;
+use crate::census::Census;
+use crate::driver::{self, DriverError, DriverParts, RunDriver};
+use crate::mailbox::{Mailbox, SendError};
+use crate::message::{Answer, RouteError, RunAsk};
+use crate::ports::Clock;
+use crate::router::Router;
+use crate::run_actor::{RunActor, RunMessage, failure_class};
+use crate::supervisor::{Children, Nursery};
+
+/// Places in a run's mailbox.
+const MAILBOX: usize = 1024;
+
+/// How long an answer to a call waits for a place in its run's mailbox.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a message looks for a run that leaves while it is asked.
+const CHASES: usize = 5;
+
+/// Where a run is on its way to life.
+enum Slot {
+    /// Someone is bringing it up; the channel closes when that is over.
+    Starting(watch::Receiver<()>),
+    /// Its actor lives.
+    Live(Mailbox<RunMessage>),
+}
+
+/// What a message to a run found.
+enum Found {
+    Live(Mailbox<RunMessage>),
+    Ended(Box<Run>),
+}
+
+/// The live runs of this node.
+pub struct Runs {
+    parts: DriverParts,
+    census: Arc<Census>,
+    children: Arc<Children>,
+    slots: DashMap<RunId, Slot>,
+    epochs: Vec<AtomicU64>,
+    max_live: usize,
+    supervisor: OnceLock<ActorCell>,
+    router: OnceLock<Weak<Router>>,
+    backlog: Notify,
+    timer_hint: watch::Sender<Option<Timestamp>>,
+    unfinished: AtomicU64,
+    idle: Notify,
+}
+
+impl Runs {
+    /// No runs yet; `shards` is the number of shards and `max_live` bounds the actors.
+    pub(crate) fn new(parts: DriverParts, census: Arc<Census>, shards: u16, max_live: usize) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            census,
+            children: Arc::default(),
+            slots: DashMap::new(),
+            epochs: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            max_live,
+            supervisor: OnceLock::new(),
+            router: OnceLock::new(),
+            backlog: Notify::new(),
+            timer_hint: watch::channel(None).0,
+            unfinished: AtomicU64::new(0),
+            idle: Notify::new(),
+        })
+    }
+
+    pub(crate) fn wire(&self, supervisor: ActorCell, router: Weak<Router>) {
+        // Wired once, by the node, before anything can arrive.
+        let _ = self.supervisor.set(supervisor);
+        let _ = self.router.set(router);
+    }
+
+    pub(crate) fn children(&self) -> &Arc<Children> {
+        &self.children
+    }
+
+    /// The router; none once the node has stopped.
+    pub(crate) fn router(&self) -> Option<Arc<Router>> {
+        self.router.get().and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn parts(&self) -> &DriverParts {
+        &self.parts
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.parts.clock
+    }
+
+    /// Number of shards.
+    pub(crate) fn shards(&self) -> u16 {
+        u16::try_from(self.epochs.len()).unwrap_or(u16::MAX)
+    }
+
+    pub(crate) fn own(&self, shard: ShardId, epoch: Epoch) {
+        if let Some(slot) = self.epochs.get(usize::from(shard.0)) {
+            slot.store(epoch.0, Ordering::Release);
+        }
+    }
+
+    /// The epoch under which this node owns a shard; none when it does not.
+    pub(crate) fn epoch(&self, shard: ShardId) -> Option<Epoch> {
+        let epoch = self.epochs.get(usize::from(shard.0))?.load(Ordering::Acquire);
+        (epoch > 0).then_some(Epoch(epoch))
+    }
+
+    /// Number of run actors.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.slots.len() < self.max_live
+    }
+
+    /// Resolves when a run was left for later.
+    pub(crate) async fn backlog(&self) {
+        self.backlog.notified().await;
+    }
+
+    pub(crate) fn leave_for_later(&self) {
+        self.backlog.notify_one();
+    }
+
+    pub(crate) fn timer_hints(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.timer_hint.subscribe()
+    }
+
+    /// A run gave up its actor; it wants to be woken at this time.
+    pub(crate) fn parked(&self, run: RunId, wake: Option<Timestamp>) {
+        tracing::debug!(%run, wake = wake.map(Timestamp::as_millis), "run waits without an actor");
+        if let Some(at) = wake {
+            self.timer_hint.send_if_modified(|next| {
+                let earlier = next.is_none_or(|next| at < next);
+                if earlier {
+                    *next = Some(at);
+                }
+                earlier
+            });
+        }
+    }
+
+    pub(crate) fn hint_taken(&self) {
+        self.timer_hint.send_if_modified(|next| {
+            *next = None;
+            false
+        });
+    }
+
+    /// Runs that were admitted and have not ended, whether they live or wait.
+    #[must_use]
+    pub fn unfinished(&self) -> u64 {
+        self.unfinished.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_unfinished(&self, more: u64) {
+        self.unfinished.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// A run has no actor any more.
+    pub(crate) fn left(&self, run: RunId, ended: bool) {
+        self.slots.remove(&run);
+        if ended {
+            // Saturating: a run that was brought up twice by a race may be counted out twice.
+            let _ = self.unfinished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(1)));
+        }
+        if self.slots.is_empty() {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Resolves when no run lives here.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.slots.is_empty() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Keeps a place for a run that is about to be admitted, so that recovery does not start it a second time.
+    pub(crate) fn reserve(self: &Arc<Self>, run: RunId) -> Option<Reservation> {
+        let (begun, starting) = watch::channel(());
+        match self.slots.entry(run) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(vacant) => {
+                vacant.insert(Slot::Starting(starting));
+                Some(Reservation { runs: Arc::clone(self), run, done: false, _begun: begun })
+            }
+        }
+    }
+
+    /// Delivers a message to a run, bringing it up when it waits as a row.
+    pub(crate) async fn ask(self: &Arc<Self>, caller: &Caller, run: RunId, ask: RunAsk) -> Result<Answer, RouteError> {
+        for _ in 0..CHASES {
+            let mailbox = match self.find(run).await? {
+                Found::Ended(run) => return Ok(answer_for_ended(&run, &ask)),
+                Found::Live(mailbox) => mailbox,
+            };
+            let (reply, answer) = oneshot::channel();
+            match mailbox.try_send(caller, RunMessage { ask: ask.clone(), reply: Some(reply) }) {
+                Ok(()) => {}
+                Err(SendError::Full) => return Err(RouteError::Overloaded(format!("the mailbox of {run} is full"))),
+                Err(SendError::Gone) => {
+                    self.forget(run, &mailbox);
+                    continue;
+                }
+            }
+            // A dropped reply means that the run left with the message unread: it is looked up again.
+            if let Ok(answer) = answer.await {
+                return answer;
+            }
+        }
+        Err(RouteError::Failed(Failure::new(
+            FailureClass::Unavailable,
+            format!("{run} cannot be reached; see its actor"),
+        )))
+    }
+
+    fn forget(&self, run: RunId, mailbox: &Mailbox<RunMessage>) {
+        let dead = mailbox.actor().get_id();
+        self.slots.remove_if(&run, |_, slot| matches!(slot, Slot::Live(live) if live.actor().get_id() == dead));
+    }
+
+    /// Hands the outcome of a call to its run. When the run's mailbox stays full its actor is ended: what is owed is
+    /// then sent again, so that no answer can be lost for good.
+    pub(crate) async fn call_finished(
+        self: &Arc<Self>,
+        caller: &Caller,
+        run: RunId,
+        call: CallId,
+        outcome: Result<Value, Failure>,
+    ) {
+        let Some(mailbox) = self.settled_mailbox(run).await else { return };
+        let message = RunMessage { ask: RunAsk::Input(Input::CallFinished { call, outcome }), reply: None };
+        if mailbox.send(caller, message, ANSWER_PATIENCE).await == Err(SendError::Full) {
+            tracing::error!(%run, %call, "mailbox stays full: the run is brought up again");
+            mailbox.actor().kill();
+        }
+    }
+
+    pub(crate) async fn wake(self: &Arc<Self>, caller: &Caller, run: RunId) {
+        match self.ask(caller, run, RunAsk::Input(Input::Woken)).await {
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%run, %error, "a run could not be woken; it stays due"),
+        }
+    }
+
+    /// The mailbox of a run once nobody is bringing it up; none when it is not live.
+    async fn settled_mailbox(&self, run: RunId) -> Option<Mailbox<RunMessage>> {
+        loop {
+            let mut starting = match &*self.slots.get(&run)? {
+                Slot::Live(mailbox) => return Some(mailbox.clone()),
+                Slot::Starting(starting) => starting.clone(),
+            };
+            while starting.changed().await.is_ok() {}
+        }
+    }
+
+    fn mailbox(&self, run: RunId) -> Option<Mailbox<RunMessage>> {
+        match &*self.slots.get(&run)? {
+            Slot::Live(mailbox) => Some(mailbox.clone()),
+            Slot::Starting(_) => None,
+        }
+    }
+
+    async fn find(self: &Arc<Self>, run: RunId) -> Result<Found, RouteError> {
+        loop {
+            let starting = match self.slots.get(&run).as_deref() {
+                Some(Slot::Live(mailbox)) => return Ok(Found::Live(mailbox.clone())),
+                Some(Slot::Starting(starting)) => Some(starting.clone()),
+                None => None,
+            };
+            if let Some(mut starting) = starting {
+                // Closed when the start is over, well or not; then the map knows more.
+                while starting.changed().await.is_ok() {}
+                continue;
+            }
+            if let Some(reservation) = self.reserve(run) {
+                return self.bring_up(reservation).await;
+            }
+        }
+    }
+
+    async fn bring_up(self: &Arc<Self>, reservation: Reservation) -> Result<Found, RouteError> {
+        let run = reservation.run;
+        let epoch = self.epoch(run.shard()).ok_or(RouteError::NotOwner)?;
+        let driver = RunDriver::recover(&self.parts, run, epoch).await.map_err(|error| match error {
+            DriverError::Unknown(run) => RouteError::Unknown(run.to_string()),
+            error => RouteError::Failed(Failure::new(failure_class(&error), error.to_string())),
+        })?;
+        if driver.run().phase().is_end() {
+            return Ok(Found::Ended(Box::new(driver.run().clone())));
+        }
+        reservation.start(driver).await.map(Found::Live)
+    }
+
+    /// Brings a run up unless it is up or has ended; for recovery and timers.
+    pub(crate) async fn activate(self: &Arc<Self>, run: RunId) -> Result<(), RouteError> {
+        self.find(run).await.map(drop)
+    }
+
+    /// A run as it stands, live or not, without bringing it up.
+    pub(crate) async fn read(self: &Arc<Self>, caller: &Caller, run: RunId) -> Result<Run, RouteError> {
+        if let Some(mailbox) = self.mailbox(run) {
+            let (reply, answer) = oneshot::channel();
+            let sent = mailbox.try_send(caller, RunMessage { ask: RunAsk::Read, reply: Some(reply) });
+            if sent.is_ok()
+                && let Ok(Ok(Answer::State(state))) = answer.await
+            {
+                let submission = &state.submission;
+                let workflow = self
+                    .parts
+                    .catalog
+                    .workflow(&submission.namespace, &submission.workflow, Some(&submission.version))
+                    .await
+                    .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()))?;
+                return Run::restore(run, workflow, *state)
+                    .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()).into());
+            }
+        }
+        driver::read_run(&self.parts, run).await.map_err(|error| match error {
+            DriverError::Unknown(run) => RouteError::Unknown(run.to_string()),
+            error => Failure::new(failure_class(&error), error.to_string()).into(),
+        })
+    }
+
+    /// Ends every actor without ending its run: what is durable is picked up by the next start.
+    pub(crate) async fn stop(&self) {
+        let actors: Vec<_> = self
+            .slots
+            .iter()
+            .filter_map(|slot| match slot.value() {
+                Slot::Live(mailbox) => Some(mailbox.actor().clone()),
+                Slot::Starting(_) => None,
+            })
+            .collect();
+        for actor in actors {
+            actor.stop(Some("the node stops".into()));
+        }
+        self.slots.clear();
+    }
+}
+
+fn answer_for_ended(run: &Run, ask: &RunAsk) -> Answer {
+    match ask {
+        RunAsk::Input(_) => Answer::Rejected(Rejection::Ended),
+        RunAsk::Watch { .. } => Answer::Progress { seq: run.seq(), ended: true },
+        RunAsk::Read => Answer::State(Box::new(run.state().clone())),
+    }
+}
+
+/// A kept place; dropped without a start it is free again.
+pub(crate) struct Reservation {
+    runs: Arc<Runs>,
+    run: RunId,
+    done: bool,
+    _begun: watch::Sender<()>,
+}
+
+impl Reservation {
+    /// Spawns the actor of a run.
+    pub(crate) async fn start(mut self, driver: RunDriver) -> Result<Mailbox<RunMessage>, RouteError> {
+        let runs = Arc::clone(&self.runs);
+        let Some(supervisor) = runs.supervisor.get() else { return Err(RouteError::NotOwner) };
+        let address = Address::Run(self.run);
+        let vitals = runs.census.enter(address.clone(), MAILBOX);
+        let actor = RunActor { run: self.run, runs: Arc::clone(&runs), vitals: Arc::clone(&vitals) };
+        // Whoever looks for the run before the slot names its mailbox waits for this reservation to end.
+        let (actor, _) = ActorRuntime::spawn_linked_instant(None, actor, driver, supervisor.clone()).map_err(|error| {
+            RouteError::Failed(Failure::new(FailureClass::Internal, format!("the run's actor cannot start: {error}")))
+        })?;
+        runs.children.enter(&actor.get_cell(), address);
+        let mailbox = Mailbox::new(actor, vitals);
+        runs.slots.insert(self.run, Slot::Live(mailbox.clone()));
+        self.done = true;
+        metrics::gauge!("motet_runs_live").set(runs.slots.len() as f64);
+        Ok(mailbox)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.done {
+            self.runs.slots.remove_if(&self.run, |_, slot| matches!(slot, Slot::Starting(_)));
+        }
+    }
+}
+
+/// What the supervisor of runs needs to know.
+pub(crate) struct RunNursery(pub(crate) Arc<Runs>);
+
+#[async_trait]
+impl Nursery for RunNursery {
+    async fn revive(&self, child: &Address) -> Result<(), String> {
+        let Address::Run(run) = child else { return Ok(()) };
+        self.0.activate(*run).await.map_err(|error| error.to_string())
+    }
+
+    fn ended(&self, child: &Address) {
+        let Address::Run(run) = child else { return };
+        // A newer actor of the same run may live already; only a slot whose actor is dead is struck.
+        let stale = |slot: &Slot| matches!(slot, Slot::Live(mailbox) if mailbox.is_gone());
+        self.0.slots.remove_if(run, |_, slot| stale(slot));
+        if !self.0.slots.contains_key(run) {
+            self.0.census.leave(child);
+        }
+    }
+
+    fn quarantined(&self, child: &Address, reason: &str) {
+        tracing::error!(run = %child, reason, "run quarantined: it keeps its state and is tried again at the next start");
+    }
+}
