@@ -11,7 +11,7 @@ use motet_engine::access::{Action, Caller, Denied, Principal};
 use motet_engine::definition::{Definition, Workflow};
 use motet_engine::event::{Event, Submission};
 use motet_engine::failure::{Failure, FailureClass};
-use motet_engine::id::{Name, Namespace, RunId, Seq, ShardId};
+use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
 use motet_engine::run::{Run, State};
 use motet_engine::schema::SchemaError;
 use motet_engine::time::Timestamp;
@@ -29,7 +29,7 @@ use crate::indexes::Indexes;
 use crate::message::{Answer, Ask, ModelAsk, RouteError, RunAsk};
 use crate::models::Models;
 use crate::ports::{Clock, Entropy};
-use crate::runs::Runs;
+use crate::runs::{Reservation, Runs};
 
 /// A run to be started.
 #[derive(Debug, Clone)]
@@ -101,6 +101,9 @@ pub enum SubmitError {
     /// The store refused; nothing was started.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// Something broke inside.
+    #[error(transparent)]
+    Broken(#[from] Failure),
 }
 
 impl From<StoreError> for SubmitError {
@@ -223,31 +226,13 @@ impl Router {
         let (run, events) = Run::submit(id, &workflow, submission).map_err(SubmitError::Unfit)?;
         let epoch = self.runs.epoch(shard).ok_or(SubmitError::Stopping)?;
         let reservation = self.runs.reserve(id);
-        let new = NewRun::prepare(&*self.runs.parts().store, run, events, request.idempotency).await?;
-        let (admitted, driver) = new.admit(self.runs.parts(), epoch).await?;
-        match admitted {
-            Admitted::Replayed(run) => return Ok(Begun::replayed(run)),
-            Admitted::KeyReused(run) => return Err(SubmitError::KeyReused(run)),
-            Admitted::New => {}
+        let admitting = admit(Arc::clone(&self.runs), run, events, request.idempotency, reservation, epoch, awaited);
+        // On a task of its own: a client that hangs up while the commit is under way must not leave a durable run
+        // that nobody carries on.
+        match tokio::spawn(admitting).await {
+            Ok(begun) => begun,
+            Err(error) => Err(Failure::new(FailureClass::Internal, format!("admission broke off: {error}")).into()),
         }
-        metrics::counter!("motet_runs_submitted_total").increment(1);
-        let mut begun = Begun::new(driver.run().clone());
-        if !driver.run().phase().is_end() {
-            self.runs.count_unfinished(1);
-            let (reply, end) = oneshot::channel();
-            begun.end = awaited.then_some(end);
-            // The run is durable: whatever happens to its actor, it is not lost.
-            match reservation.filter(|_| self.runs.has_room()) {
-                Some(reservation) => {
-                    if let Err(error) = reservation.start(driver, awaited.then_some(reply)).await {
-                        tracing::warn!(run = %id, %error, "run admitted but not started; it is picked up later");
-                        self.runs.leave_for_later();
-                    }
-                }
-                None => self.runs.leave_for_later(),
-            }
-        }
-        Ok(begun)
     }
 
     /// Waits until a run that was begun has ended, at most `patience`, and gives it as it stands then.
@@ -426,8 +411,45 @@ impl Router {
 }
 
 fn restored(id: RunId, workflow: Arc<Workflow>, state: State) -> Result<Run, RouteError> {
-    Run::restore(id, workflow, state)
-        .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()).into())
+    Run::restore(id, workflow, state).map_err(|error| Failure::new(FailureClass::Internal, error.to_string()).into())
+}
+
+/// Makes a run durable and starts its actor.
+async fn admit(
+    runs: Arc<Runs>,
+    run: Run,
+    events: Vec<Event>,
+    idempotency: Option<IdempotencyKey>,
+    reservation: Option<Reservation>,
+    epoch: Epoch,
+    awaited: bool,
+) -> Result<Begun, SubmitError> {
+    let new = NewRun::prepare(&*runs.parts().store, run, events, idempotency).await?;
+    let (admitted, driver) = new.admit(runs.parts(), epoch).await?;
+    match admitted {
+        Admitted::Replayed(run) => return Ok(Begun::replayed(run)),
+        Admitted::KeyReused(run) => return Err(SubmitError::KeyReused(run)),
+        Admitted::New => {}
+    }
+    metrics::counter!("motet_runs_submitted_total").increment(1);
+    let mut begun = Begun::new(driver.run().clone());
+    if driver.run().phase().is_end() {
+        return Ok(begun);
+    }
+    runs.count_unfinished(1);
+    let (reply, end) = oneshot::channel();
+    begun.end = awaited.then_some(end);
+    // The run is durable: whatever happens to its actor, it is not lost.
+    match reservation.filter(|_| runs.has_room()) {
+        Some(reservation) => {
+            if let Err(error) = reservation.start(driver, awaited.then_some(reply)).await {
+                tracing::warn!(run = %begun.submitted.run, %error, "run admitted but not started; it is picked up later");
+                runs.leave_for_later();
+            }
+        }
+        None => runs.leave_for_later(),
+    }
+    Ok(begun)
 }
 
 fn allow(caller: &Caller, action: Action) -> Result<(), RouteError> {
