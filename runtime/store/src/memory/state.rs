@@ -41,7 +41,8 @@ impl Kept {
     }
 
     fn after(&self, after: Seq) -> impl Iterator<Item = &Entry> {
-        let from = self.entries.partition_point(|entry| entry.seq.0 + u64::from(entry.count) <= after.0 + 1);
+        let from =
+            self.entries.partition_point(|entry| entry.seq.0 + u64::from(entry.count) <= after.0.saturating_add(1));
         self.entries[from..].iter()
     }
 }

@@ -19,44 +19,45 @@ use crate::port::{Admission, Entry, HeadChange, HeadState, Snapshot};
 /// Bytes of one packed journal row: 16 of the run, then the decimals of seq, count, time, place and length.
 const JOURNAL_ROW_BYTES: usize = 16 + 20 + 10 + 20 + 10 + 10;
 
-// The arguments keep their numbers in every text: 1 journal rows, 2 their length, 3 payloads, 4 runs, 5 heads,
+// `$n` is the n-th argument in every text; with `?n` a statement that leaves numbers out would get the wrong ones.
+// 1 journal rows, 2 their length, 3 payloads, 4 runs, 5 heads,
 // 6 idempotency keys, 7 claims, 8 snapshots, 9 blobs, 10 changes of the counts. `or rollback` spares the copy of
 // pages that undoing a single statement would need: a failed batch is undone whole.
 const JOURNAL: &str = "insert or rollback into journal (run, seq, count, at, payload)
-  with recursive place (o) as (select 1 where ?2 > 0 union all select o + 86 from place where o + 86 < ?2)
-  select substr(?1, o, 16), cast(substr(?1, o + 16, 20) as integer), cast(substr(?1, o + 36, 10) as integer),
-    cast(substr(?1, o + 46, 20) as integer),
-    substr(?3, cast(substr(?1, o + 66, 10) as integer), cast(substr(?1, o + 76, 10) as integer))
+  with recursive place (o) as (select 1 where $2 > 0 union all select o + 86 from place where o + 86 < $2)
+  select substr($1, o, 16), cast(substr($1, o + 16, 20) as integer), cast(substr($1, o + 36, 10) as integer),
+    cast(substr($1, o + 46, 20) as integer),
+    substr($3, cast(substr($1, o + 66, 10) as integer), cast(substr($1, o + 76, 10) as integer))
   from place;\n";
 const RUNS: &str = "insert or rollback into run
   (id, shard, namespace, workflow, version, tags, state, created_at, finished_at, wake_at)
   select unhex(value->>0), value->>1, value->>2, value->>3, value->>4, value->5, value->>6, value->>7, value->>8,
     value->>9
-  from json_each(?4);\n";
+  from json_each($4);\n";
 pub(super) const HEADS: &str = "update or rollback run
   set state = changed.state, finished_at = changed.finished_at, wake_at = changed.wake_at
   from (select unhex(value->>0) as id, value->>1 as state, value->>2 as finished_at, value->>3 as wake_at
-    from json_each(?5)) as changed
+    from json_each($5)) as changed
   where run.id = changed.id;\n";
 const KEYS: &str = "insert into idempotency (namespace, key, fingerprint, run, expires_at)
-  select value->>0, value->>1, unhex(value->>2), unhex(value->>3), value->>4 from json_each(?6) where true
+  select value->>0, value->>1, unhex(value->>2), unhex(value->>3), value->>4 from json_each($6) where true
   on conflict (namespace, key) do update set fingerprint = excluded.fingerprint, run = excluded.run,
     expires_at = excluded.expires_at;\n";
 const CLAIMS: &str = "insert into shard (shard, epoch, owner)
-  select value->>0, value->>1, value->>2 from json_each(?7) where true
+  select value->>0, value->>1, value->>2 from json_each($7) where true
   on conflict (shard) do update set epoch = excluded.epoch, owner = excluded.owner;\n";
 const SNAPSHOTS: &str = "insert into snapshot (run, seq, schema, state)
-  select unhex(value->>0), value->>1, value->>2, substr(?3, value->>3, value->>4) from json_each(?8) where true
+  select unhex(value->>0), value->>1, value->>2, substr($3, value->>3, value->>4) from json_each($8) where true
   on conflict (run) do update set seq = excluded.seq, schema = excluded.schema, state = excluded.state
   where excluded.seq > snapshot.seq;\n";
 const BLOBS: &str = "insert into blob (sha256, data)
-  select unhex(value->>1), substr(?3, value->>2, value->>3) from json_each(?9) where true
+  select unhex(value->>1), substr($3, value->>2, value->>3) from json_each($9) where true
   on conflict (sha256) do nothing;
 insert into blob_use (run, sha256)
-  select unhex(value->>0), unhex(value->>1) from json_each(?9) where true on conflict do nothing;\n";
-const COUNTS: &str = "update run_count set pending = pending + (?10->>0), running = running + (?10->>1),
-  waiting = waiting + (?10->>2), paused = paused + (?10->>3), succeeded = succeeded + (?10->>4),
-  failed = failed + (?10->>5), cancelled = cancelled + (?10->>6), timed_out = timed_out + (?10->>7);\n";
+  select unhex(value->>0), unhex(value->>1) from json_each($9) where true on conflict do nothing;\n";
+const COUNTS: &str = "update run_count set pending = pending + ($10->>0), running = running + ($10->>1),
+  waiting = waiting + ($10->>2), paused = paused + ($10->>3), succeeded = succeeded + ($10->>4),
+  failed = failed + ($10->>5), cancelled = cancelled + ($10->>6), timed_out = timed_out + ($10->>7);\n";
 
 /// Bytes that travel in a JSON list.
 pub(super) struct Hex<T>(pub(super) T);

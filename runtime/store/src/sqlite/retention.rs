@@ -30,16 +30,16 @@ const FIND_STRAYS: &str = "select distinct run from blob_use
 const FIND_BLOBS: &str = "select distinct sha256 from blob_use
   where run in (select unhex(value) from json_each(?1))";
 const FORGET: &str = "begin immediate;
-delete from journal where run in (select unhex(value) from json_each(?1));
-delete from snapshot where run in (select unhex(value) from json_each(?1));
-delete from blob_use where run in (select unhex(value) from json_each(?1));
-delete from run where id in (select unhex(value) from json_each(?1));
-delete from blob where sha256 in (select unhex(value) from json_each(?2))
+delete from journal where run in (select unhex(value) from json_each($1));
+delete from snapshot where run in (select unhex(value) from json_each($1));
+delete from blob_use where run in (select unhex(value) from json_each($1));
+delete from run where id in (select unhex(value) from json_each($1));
+delete from blob where sha256 in (select unhex(value) from json_each($2))
   and not exists (select 1 from blob_use where blob_use.sha256 = blob.sha256);
-update run_count set succeeded = succeeded - (?3->>0), failed = failed - (?3->>1), cancelled = cancelled - (?3->>2),
-  timed_out = timed_out - (?3->>3);
+update run_count set succeeded = succeeded - ($3->>0), failed = failed - ($3->>1), cancelled = cancelled - ($3->>2),
+  timed_out = timed_out - ($3->>3);
 delete from idempotency where (namespace, key) in
-  (select namespace, key from idempotency where expires_at < ?4 order by expires_at limit ?5);
+  (select namespace, key from idempotency where expires_at < $4 order by expires_at limit $5);
 commit";
 
 /// Forgets at most `limit` runs that ended before a time, and keys that expired before `now`. Returns the runs.
