@@ -3,4 +3,7 @@
 //! Knows neither runs nor actors. Used by the actors through the traits in `port`, and by the server, which chooses
 //! the backends.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
+
+pub mod burn;
 pub mod port;
