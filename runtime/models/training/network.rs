@@ -126,19 +126,18 @@ impl Network {
                 let target = smoothing / labels as f32 + if at == label { 1.0 - smoothing } else { 0.0 };
                 let delta = weight * (score - target);
                 self.output_bias.gradient[at] += delta;
-                for dimension in 0..hidden {
+                for (dimension, sum) in gradient.iter_mut().enumerate() {
                     self.output.gradient[dimension * labels + at] += delta * forward.vector[dimension];
-                    gradient[dimension] += delta * self.output.values[dimension * labels + at];
+                    *sum += delta * self.output.values[dimension * labels + at];
                 }
             }
         }
         // Through the scaling to length 1, then through tanh.
         let along: f32 = gradient.iter().zip(&forward.vector).map(|(g, v)| g * v).sum();
-        for dimension in 0..hidden {
+        for (dimension, slope) in gradient.iter_mut().enumerate() {
             let a = forward.activation[dimension];
-            gradient[dimension] =
-                (gradient[dimension] - along * forward.vector[dimension]) / forward.length * (1.0 - a * a);
-            self.bias.gradient[dimension] += gradient[dimension];
+            *slope = (*slope - along * forward.vector[dimension]) / forward.length * (1.0 - a * a);
+            self.bias.gradient[dimension] += *slope;
         }
         for (&bucket, &weight) in row.buckets.iter().zip(&row.weights) {
             self.touched.push(bucket);
