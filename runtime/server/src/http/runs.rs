@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::response::Response;
 use motet_actors::message::Answer;
 use motet_actors::router::{Begun, SubmitRequest};
-use motet_engine::run::Run;
 use motet_engine::id::{Name, RunId};
+use motet_engine::run::Run;
 use motet_engine::value::Value;
 use motet_store::port::{HeadState, RunQuery};
 use serde::{Deserialize, Serialize};
@@ -163,8 +163,8 @@ pub(crate) struct Filter {
     created_from: Option<String>,
     /// Only runs created before this time (RFC 3339).
     created_before: Option<String>,
-    /// Runs per page, 1 to 1,000; 50 when not given.
-    #[param(minimum = 1, maximum = 1000)]
+    /// Runs per page, 1 to 500; 50 when not given.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
@@ -184,8 +184,8 @@ pub(crate) struct Page<'a> {
 impl Filter {
     fn query(self, context: &Context) -> Result<RunQuery, Problem> {
         let limit = self.limit.unwrap_or(50);
-        if !(1..=1000).contains(&limit) {
-            return Err(query::refused("limit", "write a number from 1 to 1000"));
+        if !(1..=500).contains(&limit) {
+            return Err(query::refused("limit", "write a number from 1 to 500"));
         }
         let workflow = self.workflow.map(|name| Name::new(&name)).transpose();
         let cursor = self.cursor.map(|text| text.parse::<RunId>()).transpose();
@@ -273,9 +273,7 @@ pub(crate) async fn cancel(
     // Another namespace's run must not be reached, so it is looked up first.
     app.router.read_run(&context.caller, id).await?;
     match app.router.cancel(&context.caller, id, cancellation.reason).await? {
-        Answer::Rejected(rejection) => {
-            Err(Problem::new(409, "run_ended", format!("{id}: {rejection}")).about_run(id))
-        }
+        Answer::Rejected(rejection) => Err(Problem::new(409, "run_ended", format!("{id}: {rejection}")).about_run(id)),
         _ => {
             let run = app.router.read_run(&context.caller, id).await?;
             body::answer(200, &RunView::new(&run))
