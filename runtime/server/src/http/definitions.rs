@@ -2,6 +2,7 @@
 //!
 //! Holds no rules of definitions; the engine and the catalog do. Used by the routes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -9,9 +10,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use motet_actors::catalog::word;
-use motet_actors::models::ModelView;
+use motet_actors::models::Loading;
+use motet_actors::stats::ModelFigures;
 use motet_engine::access::Action;
-use motet_engine::definition::Definition;
+use motet_engine::definition::{Definition, Metric};
+use motet_engine::failure::Failure;
 use motet_engine::id::Name;
 use motet_engine::time::Timestamp;
 use motet_store::port::{DefinitionKind, PutOutcome, StoredDefinition};
@@ -25,7 +28,7 @@ use super::query::Query;
 use super::run_view::moment;
 use super::{App, body, mistakes};
 
-/// A definition as it is stored.
+/// A definition as it is stored, and how it does on this node.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Definition)]
 pub(crate) struct DefinitionView<'a> {
@@ -42,32 +45,61 @@ pub(crate) struct DefinitionView<'a> {
     #[serde(serialize_with = "moment")]
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    /// The document as it was put.
-    document: &'a serde_json::Value,
-    /// How a model does on this node, once it was put or called.
+    /// Backend of a model or index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<&'a str>,
+    /// A model's state on this node: `unloaded` until it is put or called, `loading`, `ready` or `failed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    state: Option<&'static str>,
+    /// How far the load of a model has come.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
-    model: Option<ModelView>,
-    /// What an index holds.
+    loading: Option<Loading>,
+    /// Why a model failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    index: Option<IndexFigures>,
+    #[schema(value_type = Option<super::run_view::ErrorView<'_>>)]
+    error: Option<Failure>,
+    /// What a loaded model takes, gives and is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<serde_json::Value>,
+    /// What a model did since the node started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    figures: Option<ModelFigures>,
+    /// Length of an index's vectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimension: Option<u32>,
+    /// How near two vectors of an index are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    metric: Option<Metric>,
+    /// Vectors in all namespaces of an index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vectors: Option<u64>,
+    /// Vectors by namespace of an index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespaces: Option<BTreeMap<String, u64>>,
+    /// Bytes of an index on disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_bytes: Option<u64>,
+    /// The document as it was put.
+    document: &'a serde_json::Value,
 }
 
-/// What an index holds.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct IndexFigures {
-    /// Vectors in all namespaces of the index.
-    vectors: u64,
-    /// Bytes on disk.
-    disk_bytes: u64,
-}
-
-/// Definitions in their newest versions, by name.
+/// Definitions of one kind in their newest versions, by name.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DefinitionList)]
 pub(crate) struct List<'a> {
-    /// The definitions.
-    definitions: Vec<DefinitionView<'a>>,
+    /// Workflows, when those were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workflows: Option<Vec<DefinitionView<'a>>>,
+    /// Models, when those were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    models: Option<Vec<DefinitionView<'a>>>,
+    /// Indexes, when those were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    indexes: Option<Vec<DefinitionView<'a>>>,
 }
 
 /// What became of a definition that was put.
@@ -95,25 +127,62 @@ pub(crate) struct Version {
 }
 
 impl<'a> DefinitionView<'a> {
-    fn new(stored: &'a StoredDefinition) -> Self {
-        Self {
+    async fn new(app: &App, stored: &'a StoredDefinition) -> Self {
+        let view = Self {
             kind: word(stored.kind),
             namespace: stored.namespace.0.as_str(),
             name: stored.name.as_str(),
             version: &stored.version,
             created_at: stored.created_at,
+            backend: stored.document["backend"].as_str(),
+            state: None,
+            loading: None,
+            error: None,
+            signature: None,
+            figures: None,
+            dimension: None,
+            metric: None,
+            vectors: None,
+            namespaces: None,
+            disk_bytes: None,
             document: &stored.document,
-            model: None,
-            index: None,
+        };
+        match stored.kind {
+            DefinitionKind::Workflow => view,
+            DefinitionKind::Model => view.with_model(app, stored),
+            DefinitionKind::Index => view.with_index(app, stored).await,
         }
     }
 
-    fn with_model(mut self, app: &App, stored: &StoredDefinition) -> Self {
-        if stored.kind == DefinitionKind::Model {
-            let view = app.router.models().view(&stored.namespace, &stored.name);
-            self.model = view.filter(|view| view.version == stored.version);
+    fn with_model(self, app: &App, stored: &StoredDefinition) -> Self {
+        let live = app.router.models().view(&stored.namespace, &stored.name);
+        match live.filter(|live| live.version == stored.version) {
+            None => Self { state: Some("unloaded"), ..self },
+            Some(live) => Self {
+                state: Some(live.state),
+                loading: live.loading,
+                error: live.error,
+                signature: live.signature,
+                figures: Some(live.figures),
+                ..self
+            },
         }
-        self
+    }
+
+    async fn with_index(self, app: &App, stored: &StoredDefinition) -> Self {
+        match app.router.indexes().stats(&stored.namespace, &stored.name).await {
+            Ok(stats) => Self {
+                // Named by its default where the document leaves it out.
+                backend: self.backend.or(Some("embedded")),
+                dimension: Some(stats.dimension),
+                metric: Some(stats.metric),
+                vectors: Some(stats.namespaces.iter().map(|(_, count)| count).sum()),
+                namespaces: Some(stats.namespaces.into_iter().collect()),
+                disk_bytes: Some(stats.disk_bytes),
+                ..self
+            },
+            Err(error) => Self { state: Some("failed"), error: Some(error.into_failure()), ..self },
+        }
     }
 }
 
@@ -176,13 +245,7 @@ pub(crate) async fn show(
         let which = version.version.map(|version| format!(" in version '{version}'")).unwrap_or_default();
         return Err(Problem::new(404, "not_found", format!("{} '{name}' does not exist{which}", word(kind))));
     };
-    let mut view = DefinitionView::new(&stored).with_model(&app, &stored);
-    if kind == DefinitionKind::Index {
-        let stats = app.router.indexes().stats(namespace, &name).await?;
-        let vectors = stats.namespaces.iter().map(|(_, count)| count).sum();
-        view.index = Some(IndexFigures { vectors, disk_bytes: stats.disk_bytes });
-    }
-    body::answer(200, &view)
+    body::answer(200, &DefinitionView::new(&app, &stored).await)
 }
 
 /// Shows the newest version of every definition of a kind.
@@ -193,6 +256,15 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     context.caller.may(Action::ReadDefinition)?;
     let stored = app.store.definitions(kind, Some(&context.caller.namespace)).await?;
-    let definitions = stored.iter().map(|stored| DefinitionView::new(stored).with_model(&app, stored)).collect();
-    body::answer(200, &List { definitions })
+    let mut views = vec![];
+    for stored in &stored {
+        views.push(DefinitionView::new(&app, stored).await);
+    }
+    let mut list = List { workflows: None, models: None, indexes: None };
+    match kind {
+        DefinitionKind::Workflow => list.workflows = Some(views),
+        DefinitionKind::Model => list.models = Some(views),
+        DefinitionKind::Index => list.indexes = Some(views),
+    }
+    body::answer(200, &list)
 }

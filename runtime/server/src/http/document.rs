@@ -23,7 +23,7 @@ use super::{actors, check, definitions, events, health, infer, node, problem, ru
     ),
     components(schemas(
         problem::ProblemView<'_>, problem::Mistake, run_view::RunState, definitions::DefinitionView<'_>, definitions::List<'_>,
-        definitions::Put<'_>, definitions::IndexFigures,
+        definitions::Put<'_>,
     )),
     tags(
         (name = "runs", description = "Executions of workflows."),

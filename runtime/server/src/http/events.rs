@@ -73,10 +73,22 @@ pub(crate) struct EventView<'a> {
     /// The attempt, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
-    /// The value that it carries: the run's input, a list of elements, a call's inputs, an output.
+    /// The run's input.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
-    value: Option<&'a Value>,
+    input: Option<&'a Value>,
+    /// The elements of a `for_each`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    items: Option<&'a Value>,
+    /// The evaluated inputs of a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    with: Option<&'a Value>,
+    /// The output of an item, a step or the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    output: Option<&'a Value>,
     /// Why something failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<super::run_view::ErrorView<'_>>)]
@@ -130,7 +142,17 @@ impl<'a> EventView<'a> {
             step: step.map(|step| &*step.name),
             item,
             attempt,
-            value: event.value(),
+            input: matches!(event, Event::Submitted(_)).then(|| event.value()).flatten(),
+            items: matches!(event, Event::StepExpanded { .. }).then(|| event.value()).flatten(),
+            with: matches!(event, Event::CallScheduled { .. } | Event::FellBack { .. })
+                .then(|| event.value())
+                .flatten(),
+            output: matches!(
+                event,
+                Event::ItemSucceeded { .. } | Event::StepSucceeded { .. } | Event::RunSucceeded { .. }
+            )
+            .then(|| event.value())
+            .flatten(),
             error,
             retry_at,
             reason,

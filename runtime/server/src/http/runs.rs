@@ -128,13 +128,12 @@ pub(crate) async fn submit(
 
 /// The run as the answer shows it: at its end when that was asked for, else as it stands.
 async fn follow(app: &App, context: &Context, begun: Begun, patience: Option<Duration>) -> Result<Run, Problem> {
-    match (patience, begun.run) {
-        (Some(patience), run) => {
-            let begun = Begun { run, ..begun };
-            Ok(app.router.end_of(&context.caller, begun, patience).await?)
-        }
-        (None, Some(run)) => Ok(run),
-        (None, None) => Ok(app.router.read_run(&context.caller, begun.submitted.run).await?),
+    if let Some(patience) = patience {
+        return Ok(app.router.end_of(&context.caller, begun, patience).await?);
+    }
+    match begun.run {
+        Some(run) => Ok(run),
+        None => Ok(app.router.read_run(&context.caller, begun.submitted.run).await?),
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct WhyView<'a> {
     state: &'static str,
     /// The answer in one sentence.
     summary: String,
+    /// Everything that is waited for, for people.
+    waits_for: Vec<String>,
     /// Calls that are owed.
     calls_owed: usize,
     /// The first of them.
@@ -114,10 +116,12 @@ pub(crate) async fn why(
             Command::Call { .. } | Command::Wake { .. } => {}
         }
     }
+    let waits_for = if run.phase().is_end() { vec![] } else { sentences(&calls, &wakes) };
     let view = WhyView {
         run: id.to_string(),
         state: state_name(state_of(&run)),
-        summary: summary(&run, &calls, &wakes),
+        summary: summary(&run, &waits_for),
+        waits_for,
         calls_owed: run.calls_owed(),
         calls,
         next_wake: run.next_wake(),
@@ -159,22 +163,44 @@ fn wake(run: &Run, id: CommandId, at: Timestamp) -> Wake<'_> {
     }
 }
 
-fn summary(run: &Run, calls: &[OwedCall<'_>], wakes: &[Wake<'_>]) -> String {
+/// Everything that is waited for, in sentences.
+fn sentences(calls: &[OwedCall<'_>], wakes: &[Wake<'_>]) -> Vec<String> {
+    let item = |item: Option<u32>| item.map(|item| format!(", item {item}")).unwrap_or_default();
+    let call = |call: &OwedCall<'_>| {
+        let state = call.model_state.filter(|state| *state != "ready");
+        let state = state.map(|state| format!(", which is {state}")).unwrap_or_default();
+        let (kind, name, attempt) = (call.kind, &call.name, call.attempt);
+        format!("step '{}'{} waits for {kind} '{name}'{state} (attempt {attempt})", call.step, item(call.item))
+    };
+    let wake = |wake: &Wake<'_>| match wake.step {
+        Some(step) => format!("step '{step}' is tried again at {}", Moment(wake.at)),
+        None => format!("the run times out at {}", Moment(wake.at)),
+    };
+    calls.iter().map(call).chain(wakes.iter().map(wake)).collect()
+}
+
+fn summary(run: &Run, sentences: &[String]) -> String {
     if run.phase().is_end() {
         return "the run has ended and waits for nothing".into();
     }
-    if let Some(call) = calls.first() {
-        let others = run.calls_owed() - 1;
-        let more = if others > 0 { format!(" and for {others} more calls") } else { String::new() };
-        let state = call.model_state.filter(|state| *state != "ready");
-        let state = state.map(|state| format!(", which is {state}")).unwrap_or_default();
-        return format!(
-            "step '{}' waits for {} '{}'{state} (attempt {}){more}",
-            call.step, call.kind, call.name, call.attempt
-        );
+    match sentences {
+        [] => "nothing is owed at this moment".into(),
+        [only] => only.clone(),
+        [first, ..] => {
+            let all = run.calls_owed().max(sentences.len());
+            format!("{first}, and {} more", all - 1)
+        }
     }
-    match wakes.iter().find_map(|wake| wake.step) {
-        Some(step) => format!("step '{step}' waits for its next attempt"),
-        None => "nothing is owed at this moment".into(),
+}
+
+/// A time in RFC 3339.
+struct Moment(Timestamp);
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0.as_millis()) {
+            Ok(time) => time.fmt(f),
+            Err(_) => f.write_str("a time beyond all calendars"),
+        }
     }
 }
