@@ -28,6 +28,9 @@ mod why;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use motet_actors::router::Router;
@@ -124,12 +127,24 @@ impl App {
             Surface::Api => health.merge(api()),
         };
         routes
+            .route_layer(axum::middleware::from_fn(name_route))
             .fallback(async || Problem::new(404, "unknown_route", "there is nothing at this path; see /openapi.json"))
             .method_not_allowed_fallback(async || {
-                Problem::new(405, "method_not_allowed", "this path does not take this method; 'Allow' names those it takes")
+                Problem::new(
+                    405,
+                    "method_not_allowed",
+                    "this path does not take this method; 'Allow' names those it takes",
+                )
             })
             .with_state(Arc::clone(self))
     }
+}
+
+/// Tells the door which route a request took.
+async fn name_route(path: MatchedPath, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(door::Route(path));
+    response
 }
 
 fn api() -> axum::Router<Arc<App>> {

@@ -72,7 +72,8 @@ fn read(root: &Path) -> std::io::Result<Vec<(String, String)>> {
     paths
         .into_iter()
         .map(|path| {
-            let told = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            let told =
+                |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
             std::fs::read_to_string(&path).map(|text| (path.display().to_string(), text)).map_err(told)
         })
         .collect()
@@ -90,7 +91,8 @@ fn collect(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> std::io::Re
         }
         if path.is_dir() {
             collect(&path, depth + 1, paths)?;
-        } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))) {
+        } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+        {
             paths.push(path);
         }
     }

@@ -77,8 +77,7 @@ fn malformed(error: &serde_json::Error) -> Problem {
         _ => (400, "malformed_json"),
     };
     let known = |number: usize| Some(number).filter(|&number| number > 0);
-    let mistake =
-        Mistake { line: known(error.line()), column: known(error.column()), detail, ..Mistake::default() };
+    let mistake = Mistake { line: known(error.line()), column: known(error.column()), detail, ..Mistake::default() };
     Problem::new(status, code, words).with_errors(vec![mistake])
 }
 

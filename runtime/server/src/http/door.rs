@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Poll, Context as TaskContext};
+use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -126,7 +126,8 @@ fn count(route: Option<&Route>, method: &Method, response: &Response, begun: Ins
         "route" => route.to_owned(), "method" => method, "status" => status.as_str().to_owned()
     )
     .increment(1);
-    metrics::histogram!("motet_http_request_seconds", "route" => route.to_owned()).record(begun.elapsed().as_secs_f64());
+    metrics::histogram!("motet_http_request_seconds", "route" => route.to_owned())
+        .record(begun.elapsed().as_secs_f64());
 }
 
 impl<B> Service<Request<B>> for Door

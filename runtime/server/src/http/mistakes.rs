@@ -38,7 +38,6 @@ pub(crate) fn definitions(headers: &HeaderMap, bytes: &[u8]) -> Result<Vec<Defin
     parse_definitions(FILE, text).map_err(|mistakes| {
         let count = mistakes.len();
         let words = format!("the definition has {count} mistake{}", if count == 1 { "" } else { "s" });
-        Problem::new(422, "invalid_definition", words)
-            .with_errors(mistakes.into_iter().map(Mistake::from).collect())
+        Problem::new(422, "invalid_definition", words).with_errors(mistakes.into_iter().map(Mistake::from).collect())
     })
 }

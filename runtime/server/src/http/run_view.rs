@@ -42,7 +42,7 @@ pub struct RunView<'a> {
     #[schema(required)]
     error: Option<ErrorView<'a>>,
     /// Its steps by name.
-    #[schema(value_type = std::collections::BTreeMap<String, StepView>)]
+    #[schema(value_type = std::collections::BTreeMap<String, StepView<'_>>)]
     steps: Steps<'a>,
     /// Labels.
     tags: &'a [String],

@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::response::Response;
 use motet_actors::message::Answer;
 use motet_actors::router::{Begun, SubmitRequest};
-use motet_engine::run::Run;
 use motet_engine::id::{Name, RunId};
+use motet_engine::run::Run;
 use motet_engine::value::Value;
 use motet_store::port::{HeadState, RunQuery};
 use serde::{Deserialize, Serialize};
@@ -128,13 +128,12 @@ pub(crate) async fn submit(
 
 /// The run as the answer shows it: at its end when that was asked for, else as it stands.
 async fn follow(app: &App, context: &Context, begun: Begun, patience: Option<Duration>) -> Result<Run, Problem> {
-    match (patience, begun.run) {
-        (Some(patience), run) => {
-            let begun = Begun { run, ..begun };
-            Ok(app.router.end_of(&context.caller, begun, patience).await?)
-        }
-        (None, Some(run)) => Ok(run),
-        (None, None) => Ok(app.router.read_run(&context.caller, begun.submitted.run).await?),
+    if let Some(patience) = patience {
+        return Ok(app.router.end_of(&context.caller, begun, patience).await?);
+    }
+    match begun.run {
+        Some(run) => Ok(run),
+        None => Ok(app.router.read_run(&context.caller, begun.submitted.run).await?),
     }
 }
 
@@ -163,8 +162,8 @@ pub(crate) struct Filter {
     created_from: Option<String>,
     /// Only runs created before this time (RFC 3339).
     created_before: Option<String>,
-    /// Runs per page, 1 to 1,000; 50 when not given.
-    #[param(minimum = 1, maximum = 1000)]
+    /// Runs per page, 1 to 500; 50 when not given.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
@@ -184,8 +183,8 @@ pub(crate) struct Page<'a> {
 impl Filter {
     fn query(self, context: &Context) -> Result<RunQuery, Problem> {
         let limit = self.limit.unwrap_or(50);
-        if !(1..=1000).contains(&limit) {
-            return Err(query::refused("limit", "write a number from 1 to 1000"));
+        if !(1..=500).contains(&limit) {
+            return Err(query::refused("limit", "write a number from 1 to 500"));
         }
         let workflow = self.workflow.map(|name| Name::new(&name)).transpose();
         let cursor = self.cursor.map(|text| text.parse::<RunId>()).transpose();
@@ -273,9 +272,7 @@ pub(crate) async fn cancel(
     // Another namespace's run must not be reached, so it is looked up first.
     app.router.read_run(&context.caller, id).await?;
     match app.router.cancel(&context.caller, id, cancellation.reason).await? {
-        Answer::Rejected(rejection) => {
-            Err(Problem::new(409, "run_ended", format!("{id}: {rejection}")).about_run(id))
-        }
+        Answer::Rejected(rejection) => Err(Problem::new(409, "run_ended", format!("{id}: {rejection}")).about_run(id)),
         _ => {
             let run = app.router.read_run(&context.caller, id).await?;
             body::answer(200, &RunView::new(&run))

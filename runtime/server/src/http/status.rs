@@ -143,11 +143,7 @@ mod tests {
             (StoreError::Busy.into(), 503, "overloaded"),
             (StoreError::Storage("disk".into()).into(), 503, "storage_failed"),
             (StoreError::Closed.into(), 503, "stopping"),
-            (
-                StoreError::Fenced { shard: ShardId(1), carried: Epoch(1), current: Epoch(2) }.into(),
-                503,
-                "not_owner",
-            ),
+            (StoreError::Fenced { shard: ShardId(1), carried: Epoch(1), current: Epoch(2) }.into(), 503, "not_owner"),
             (StoreError::SeqTaken { run, seq: Seq(1) }.into(), 503, "unavailable"),
             (StoreError::UnknownRun(run).into(), 404, "not_found"),
             (StoreError::Corrupt("x".into()).into(), 500, "internal"),
