@@ -4,8 +4,10 @@
 
 mod architecture;
 mod bert;
+pub mod features;
 mod gelu;
 mod replica;
+pub mod text_classifier;
 mod weights;
 
 use std::path::PathBuf;
@@ -45,7 +47,10 @@ struct Entry {
 }
 
 /// Every architecture by name. What is not named here cannot be loaded.
-const ARCHITECTURES: &[Entry] = &[Entry { name: "bert", parameters: &["max_length"], load: bert::load }];
+const ARCHITECTURES: &[Entry] = &[
+    Entry { name: "bert", parameters: &["max_length"], load: bert::load },
+    Entry { name: text_classifier::NAME, parameters: &["output"], load: text_classifier::load },
+];
 
 /// Runs networks that are written in Rust on burn's CPU device.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,6 +130,10 @@ fn entry(name: &str) -> Result<&'static Entry, Failure> {
 fn architecture_name(definition: &ModelDefinition, artefact: Option<&std::path::Path>) -> Result<String, Failure> {
     if let Some(name) = definition.parameters.get("architecture").and_then(Value::as_str) {
         return Ok(name.to_owned());
+    }
+    // All that the binary carries is of one family.
+    if definition.source.as_ref().is_some_and(|source| source.uri.starts_with("builtin:")) {
+        return Ok(text_classifier::NAME.to_owned());
     }
     let Some(folder) = artefact else {
         return Err(invalid("a model of the backend burn needs a source or parameters.architecture"));
