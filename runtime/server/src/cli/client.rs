@@ -78,9 +78,12 @@ impl Client {
         self.send(request.header("idempotency-key", key).json(body)).await
     }
 
-    /// Opens a stream of events; none when the server says that there is nothing more to come.
-    pub(crate) async fn stream(&self, path: &str) -> CliResult<Option<Response>> {
-        let request = self.request(Method::GET, path).header("accept", "text/event-stream");
+    /// Opens a stream of events after the one of number `last`; none when there is nothing more to come.
+    pub(crate) async fn stream(&self, path: &str, last: Option<&str>) -> CliResult<Option<Response>> {
+        let mut request = self.http.get(format!("{}{path}", self.base)).header("accept", "text/event-stream");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         match response.status() {
             StatusCode::NO_CONTENT => Ok(None),

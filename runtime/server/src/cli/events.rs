@@ -9,14 +9,18 @@ use serde_json::Value;
 
 use super::client::{Client, segment};
 use super::failure::{CliError, CliResult, Exit};
-use super::output::{Output, shorten, text};
+use super::output::{Output, items, shorten, text};
 
 /// Longest silence of a stream; the server sends comments more often than that.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of one event; larger ones end the reading.
 const MAX_EVENT: usize = 64 << 20;
 /// Broken streams in a row before the reading is given up.
-const MAX_BREAKS: u32 = 3;
+const MAX_BREAKS: u32 = 5;
+/// Time before a stream that ended too early is opened again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How the kinds of the last events of a run begin.
+const END: &str = "run_";
 
 /// One event of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -83,62 +87,78 @@ impl Decoder {
 
 /// Hands every event of a run to `each`, from the first one until the run has ended.
 pub(crate) async fn follow(client: &Client, run: &str, mut each: impl FnMut(&ServerEvent) -> CliResult) -> CliResult {
+    let path = format!("/api/v1/runs/{}/events", segment(run));
     let mut last: Option<String> = None;
     let mut breaks = 0;
     loop {
-        let query = last.as_ref().map_or_else(String::new, |id| format!("?last_event_id={id}"));
-        let Some(mut stream) = client.stream(&format!("/api/v1/runs/{}/events{query}", segment(run))).await? else {
-            return Ok(());
-        };
+        let Some(mut stream) = client.stream(&path, last.as_deref()).await? else { return Ok(()) };
         let mut decoder = Decoder::default();
-        let ended = loop {
-            match tokio::time::timeout(SILENCE, stream.chunk()).await {
-                Ok(Ok(Some(bytes))) => {
-                    for event in decoder.feed(&bytes) {
-                        breaks = 0;
-                        // Told again after a break, when the server numbers its events from elsewhere.
-                        if event.id.is_some() && event.id == last {
-                            continue;
-                        }
-                        last = event.id.clone().or(last);
-                        each(&event)?;
-                    }
-                    if decoder.is_too_large() {
-                        return Err(CliError::failed("an event of the run is too large to show"));
-                    }
+        // A stream that falls silent or breaks is opened again after the last event that came.
+        while let Ok(Ok(Some(bytes))) = tokio::time::timeout(SILENCE, stream.chunk()).await {
+            for event in decoder.feed(&bytes) {
+                breaks = 0;
+                last = event.id.clone().or(last);
+                each(&event)?;
+                if event.kind.as_deref().is_some_and(|kind| kind.starts_with(END)) {
+                    return Ok(());
                 }
-                Ok(Ok(None)) => break true,
-                Ok(Err(_)) | Err(_) => break false,
             }
-        };
-        if ended {
-            return Ok(());
+            if decoder.is_too_large() {
+                return Err(CliError::failed("an event of the run is too large to show"));
+            }
         }
         breaks += 1;
         if breaks >= MAX_BREAKS {
             return Err(CliError::new(Exit::Unreachable, "the stream of events broke again and again")
                 .advise(format!("see where the run stands with: motet runs show {run}")));
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Writes one event: a line for people, a JSON value on a line for programs.
-pub(crate) fn show(output: &Output, event: &ServerEvent) -> CliResult {
-    let data: Value = serde_json::from_str(&event.data).unwrap_or_else(|_| Value::String(event.data.clone()));
-    if output.is_json() {
-        return output.json_line(&data);
+/// Writes what is recorded so far.
+pub(crate) async fn history(client: &Client, output: &Output, run: &str) -> CliResult<bool> {
+    let mut last = 0;
+    loop {
+        let page = client.get(&format!("/api/v1/runs/{}/events?last_event_id={last}", segment(run))).await?;
+        let events = items(&page, "events");
+        for event in events {
+            show(output, event)?;
+        }
+        let complete = page["complete"] == true;
+        match events.last().and_then(|event| event["seq"].as_u64()) {
+            Some(seq) if !complete => last = seq,
+            _ => return Ok(complete),
+        }
     }
-    let field = |key: &str| Some(text(&data, key)).filter(|text| !text.is_empty());
-    let seq = event.id.clone().or_else(|| field("seq")).unwrap_or_default();
-    let kind = field("kind").or_else(|| event.kind.clone()).or_else(|| field("type")).unwrap_or_default();
-    let at = field("at").unwrap_or_default();
-    let step = field("step").unwrap_or_default();
-    let told = ["output", "failure", "error", "with", "input", "reason"].iter().find_map(|key| {
-        let value = [&data[*key], &data["data"][*key], &data["event"][*key]].into_iter().find(|it| !it.is_null())?;
-        Some(value["message"].as_str().map_or_else(|| value.to_string(), str::to_owned))
-    });
-    let told = output.paint.dim(&shorten(&told.unwrap_or_default(), 60));
-    output.line(format!("{seq:>4}  {:<24}  {kind:<16} {step:<12} {told}", shorten(&at, 24)))
+}
+
+/// Writes one event as it came.
+pub(crate) fn show_streamed(output: &Output, event: &ServerEvent) -> CliResult {
+    show(output, &serde_json::from_str(&event.data)?)
+}
+
+/// Writes one event: a line for people, a JSON value on a line for programs.
+fn show(output: &Output, event: &Value) -> CliResult {
+    if output.is_json() {
+        return output.json_line(event);
+    }
+    let said = [event["error"]["message"].as_str(), event["reason"].as_str()].into_iter().flatten().next();
+    let told = match (said, &event["value"]) {
+        (Some(words), _) => output.paint.red(&shorten(words, 56)),
+        (None, Value::Null) => String::new(),
+        (None, value) => output.paint.dim(&shorten(&value.to_string(), 56)),
+    };
+    let (seq, at, kind) = (text(event, "seq"), clock(&text(event, "at")), text(event, "type"));
+    output.line(format!("{seq:>4}  {at}  {kind:<14} {:<10} {told}", text(event, "step")))
+}
+
+/// The time of day of a moment, to the millisecond.
+fn clock(moment: &str) -> String {
+    match moment.parse::<jiff::Timestamp>() {
+        Ok(time) => time.strftime("%H:%M:%S%.3f").to_string(),
+        Err(_) => moment.to_owned(),
+    }
 }
 
 #[cfg(test)]

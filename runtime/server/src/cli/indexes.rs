@@ -23,7 +23,7 @@ pub(crate) struct IndexesArgs {
 enum IndexesCommand {
     /// List the indexes of the server.
     List,
-    /// Show an index: its shape, its namespaces and how many vectors they hold.
+    /// Show an index: its shape and how many vectors it holds.
     Show {
         /// The index's name.
         name: String,
@@ -36,7 +36,7 @@ pub(crate) async fn execute(context: &Context, args: IndexesArgs) -> CliResult {
     match args.command {
         IndexesCommand::List => {
             let answer = client.get("/api/v1/indexes").await?;
-            if output.is_json() { output.json(&answer) } else { list(output, items(&answer, "indexes")) }
+            if output.is_json() { output.json(&answer) } else { list(output, items(&answer, "definitions")) }
         }
         IndexesCommand::Show { name } => {
             let index = client.get(&format!("/api/v1/indexes/{}", segment(&name))).await?;
@@ -45,19 +45,15 @@ pub(crate) async fn execute(context: &Context, args: IndexesArgs) -> CliResult {
     }
 }
 
-/// A member of an index as the server shows it: beside its figures, or in its definition.
-fn member<'v>(index: &'v Value, key: &str) -> &'v Value {
-    [&index[key], &index["definition"][key], &index["stats"][key]]
-        .into_iter()
-        .find(|it| !it.is_null())
-        .unwrap_or(&Value::Null)
-}
-
+/// A member of an index: of its figures, of its document, or what is so where the document says nothing.
 fn cell(index: &Value, key: &str) -> String {
-    match member(index, key) {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    let found = [&index["index"][key], &index["document"][key]].into_iter().find(|value| !value.is_null());
+    match (found, key) {
+        (Some(Value::String(text)), _) => text.clone(),
+        (Some(other), _) => other.to_string(),
+        (None, "backend") => "embedded".to_owned(),
+        (None, "metric") => "cosine".to_owned(),
+        (None, _) => String::new(),
     }
 }
 
@@ -66,30 +62,17 @@ fn list(output: &Output, indexes: &[Value]) -> CliResult {
         output.note("no indexes; put some with: motet apply FILE");
         return Ok(());
     }
-    let rows = indexes.iter().map(|it| ["name", "backend", "dimension", "metric", "vectors"].map(|key| cell(it, key)));
-    output.table(["name", "backend", "dimension", "metric", "vectors"], &[2, 4], rows.collect())
+    let rows = indexes.iter().map(|it| ["name", "backend", "dimension", "metric"].map(|key| cell(it, key)));
+    output.table(["name", "backend", "dimension", "metric"], &[2], rows.collect())
 }
 
 fn show(output: &Output, index: &Value) -> CliResult {
     output.line(output.paint.bold(&cell(index, "name")))?;
-    for key in ["backend", "dimension", "metric", "vectors"] {
+    for key in ["backend", "dimension", "metric", "vectors", "disk_bytes"] {
         let value = cell(index, key);
         if !value.is_empty() {
             output.line(format!("{key:<10} {value}"))?;
         }
     }
-    let Some(namespaces) = member(index, "namespaces").as_object().filter(|map| !map.is_empty()) else {
-        return Ok(());
-    };
-    let rows = namespaces
-        .iter()
-        .map(|(name, count)| {
-            let count = ["vectors", "vector_count"].iter().find_map(|key| count[*key].as_u64());
-            let count = count.or_else(|| namespaces[name].as_u64());
-            let name = if name.is_empty() { "(default)".to_owned() } else { name.clone() };
-            [name, count.map_or_else(String::new, |count| count.to_string())]
-        })
-        .collect();
-    output.line("")?;
-    output.table(["namespace", "vectors"], &[1], rows)
+    Ok(())
 }

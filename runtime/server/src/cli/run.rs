@@ -25,9 +25,10 @@ const END_STATES: [&str; 4] = ["succeeded", "failed", "cancelled", "timed_out"];
 Examples:
   motet run answer -i question='How do I reset my password?'
   motet run answer --input '{\"question\": \"How do I pay?\"}'
-  motet run answer --input @question.json --follow     show every step as it is recorded
-  motet run answer --input - --no-wait                 read the input from standard input, print the run's id
-  motet run answer -i limit=5 -i urgent=true -i note=5 limit is a number, urgent a boolean; -i note='\"5\"' is a text
+  motet run answer --input @question.json --follow   show every step as it is recorded
+  motet run answer --input - --no-wait               input from standard input; print the run's id
+  motet run resize -i width=5 -i note=five -i code='\"5\"'
+                                                     a number, a text, a text
   motet run answer -i question=x --output json | jq .output
 
 Ends with 0 when the run succeeded, 1 when it failed, was cancelled or timed out, 6 when it still runs.")]
@@ -85,7 +86,7 @@ pub(crate) async fn execute(context: &Context, args: RunArgs) -> CliResult {
         return if output.is_json() { output.json(&answer.body) } else { output.line(id) };
     }
     if args.follow {
-        events::follow(&client, &id, |event| events::show(output, event)).await?;
+        events::follow(&client, &id, |event| events::show_streamed(output, event)).await?;
         return finish(output, &read(&client, &id).await?, true);
     }
     if is_end(&answer.body) {

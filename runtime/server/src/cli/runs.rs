@@ -91,9 +91,12 @@ pub(crate) async fn execute(context: &Context, args: RunsArgs) -> CliResult {
         }
         RunsCommand::Events { id, follow } => {
             if follow {
-                return events::follow(&client, &id, |event| events::show(output, event)).await;
+                return events::follow(&client, &id, |event| events::show_streamed(output, event)).await;
             }
-            history(&client, output, &id).await
+            if !events::history(&client, output, &id).await? {
+                output.note(format!("the run goes on; follow it with: motet runs events {id} --follow"));
+            }
+            Ok(())
         }
         RunsCommand::Cancel { id, reason } => {
             let body = reason.map_or_else(|| json!({}), |reason| json!({"reason": reason}));
@@ -186,68 +189,38 @@ fn show(output: &Output, run: &Value) -> CliResult {
 
 fn step_row(output: &Output, name: &str, step: &Value) -> [String; 5] {
     let took = span_ms(step, "started_at", "finished_at").map_or_else(String::new, |ms| format!("{ms:.1}"));
-    let result = match (&step["error"], &step["failure"], &step["output"]) {
-        (Value::Null, Value::Null, Value::Null) => String::new(),
-        (Value::Null, Value::Null, value) => shorten(&value.to_string(), 48),
-        (Value::Null, error, _) | (error, ..) => {
-            let words = error["message"].as_str().map_or_else(|| error.to_string(), str::to_owned);
-            output.paint.red(&shorten(&words, 48))
-        }
+    let result = match (step["error"]["message"].as_str(), &step["output"]) {
+        (Some(words), _) => output.paint.red(&shorten(words, 48)),
+        (None, Value::Null) => String::new(),
+        (None, value) => shorten(&value.to_string(), 48),
     };
     [name.to_owned(), output.paint.state(&text(step, "state")), text(step, "attempts"), took, result]
 }
 
-/// What is recorded so far. A stream of a run that goes on does not end, so the reading stops at the number of the last event that
-/// the run had when the reading began.
-async fn history(client: &Client, output: &Output, id: &str) -> CliResult {
-    let run = client.get(&path(id)).await?;
-    if super::run::is_end(&run) {
-        return events::follow(client, id, |event| events::show(output, event)).await;
-    }
-    let shown = events::follow(client, id, |event| events::show(output, event));
-    // All that is recorded comes at once; what takes longer has not happened yet.
-    match tokio::time::timeout(Duration::from_secs(1), shown).await {
-        Ok(done) => done,
-        Err(_) => {
-            output.note(format!("the run goes on; follow it with: motet runs events {id} --follow"));
-            Ok(())
-        }
-    }
-}
-
+/// One sentence, then every call and every wake-up that the run waits for.
 fn explain(output: &Output, why: &Value) -> CliResult {
-    let words = ["summary", "why", "reason", "detail"].iter().find_map(|key| why[*key].as_str());
-    if let Some(words) = words {
-        output.line(words)?;
+    output.line(text(why, "summary"))?;
+    let calls: Vec<[String; 6]> = items(&why["calls"], "")
+        .iter()
+        .map(|call| {
+            let error = call["last_error"]["message"].as_str().unwrap_or_default();
+            let state = output.paint.state(&text(call, "model_state"));
+            let target = format!("{} {}", text(call, "kind"), text(call, "name"));
+            [text(call, "step"), target, text(call, "attempt"), state, text(call, "queued"), shorten(error, 40)]
+        })
+        .collect();
+    if !calls.is_empty() {
+        output.line("")?;
+        output.table(["step", "waits for", "attempt", "state", "queue", "last error"], &[2, 4], calls)?;
     }
-    let list = ["waits_for", "waiting", "waiting_for", "waits", "steps"].iter().find_map(|key| why[*key].as_array());
-    match (list, words) {
-        (Some(list), _) => {
-            for entry in list {
-                output.line(format!("- {}", sentence(entry)))?;
-            }
-            Ok(())
-        }
-        (None, Some(_)) => Ok(()),
-        (None, None) => output.json(why),
+    let wakes = items(&why["wakes"], "").iter().map(|wake| {
+        let error = wake["last_error"]["message"].as_str().unwrap_or_default();
+        [when(wake, "at"), text(wake, "for"), text(wake, "step"), shorten(error, 40)]
+    });
+    let wakes: Vec<[String; 4]> = wakes.collect();
+    if wakes.is_empty() {
+        return Ok(());
     }
-}
-
-/// One cause as words: its members by name, in their order.
-fn sentence(entry: &Value) -> String {
-    match entry {
-        Value::String(text) => text.clone(),
-        Value::Object(map) => {
-            let parts: Vec<String> = map
-                .iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(|(key, value)| match value {
-                    Value::String(text) => format!("{key}: {text}"),
-                    other => format!("{key}: {other}"),
-                })
-                .collect();
-            parts.join(", ")
-        }
-        other => other.to_string(),
-    }
+    output.line("")?;
+    output.table(["wakes at", "for", "step", "last error"], &[], wakes)
 }

@@ -72,7 +72,7 @@ impl Report {
             offline_because: loaded.why_offline.clone(),
             documents: corpus.documents.len(),
             answers: answers.collect(),
-            models: items(models, "models").to_vec(),
+            models: called(models),
             steps: steps(&[indexed, answered]),
             loads: vec![LoadFigures::of("index-articles", indexed), LoadFigures::of("answer", answered)],
             quality: Quality::of(&corpus.tickets, tickets),
@@ -150,6 +150,12 @@ impl Report {
         let header = ["workflow", "runs", "seconds", "runs/s", "mean ms", "p99 ms"];
         indented(output, &output.layout(header, &[1, 2, 3, 4, 5], rows.collect()))
     }
+}
+
+/// The models that did something.
+fn called(models: &Value) -> Vec<Value> {
+    let live = items(models, "definitions").iter().map(|definition| &definition["model"]);
+    live.filter(|model| model["figures"]["calls"].as_u64() > Some(0)).cloned().collect()
 }
 
 fn percent(part: usize, of: usize) -> f64 {

@@ -122,7 +122,7 @@ fn cache_folder(data: &Path) -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
     match cache {
-        Some(cache) => cache.join("motet").join("models"),
+        Some(cache) => cache.join("motet"),
         None => data.join("models"),
     }
 }
