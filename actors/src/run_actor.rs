@@ -35,7 +35,7 @@ const MAX_WATCHERS: usize = 1024;
 
 /// A message to a run and where the answer goes.
 #[derive(Debug)]
-pub struct RunMessage {
+pub(crate) struct RunMessage {
     pub(crate) ask: RunAsk,
     pub(crate) reply: Option<oneshot::Sender<Result<Answer, RouteError>>>,
 }

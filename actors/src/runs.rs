@@ -17,7 +17,7 @@ use motet_engine::input::{Input, Rejection};
 use motet_engine::run::Run;
 use motet_engine::time::Timestamp;
 use motet_engine::value::Value;
-use ractor::{Actor, ActorCell};
+use ractor::{ActorCell, ActorRuntime};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::address::Address;
@@ -394,7 +394,7 @@ impl Reservation {
         let vitals = runs.census.enter(address.clone(), MAILBOX);
         let actor = RunActor { run: self.run, runs: Arc::clone(&runs), vitals: Arc::clone(&vitals) };
         // Whoever looks for the run before the slot names its mailbox waits for this reservation to end.
-        let (actor, _) = Actor::spawn_linked_instant(None, actor, driver, supervisor.clone()).map_err(|error| {
+        let (actor, _) = ActorRuntime::spawn_linked_instant(None, actor, driver, supervisor.clone()).map_err(|error| {
             RouteError::Failed(Failure::new(FailureClass::Internal, format!("the run's actor cannot start: {error}")))
         })?;
         runs.children.enter(&actor.get_cell(), address);

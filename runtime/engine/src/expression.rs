@@ -26,7 +26,7 @@ pub use template::{Located, Template, TemplateError};
 
 pub(crate) use lexis::{find_identifier, find_reference};
 pub(crate) use path::row;
-pub(crate) use template::escape;
+pub(crate) use template::{MAX_NESTING, escape, is_too_deep};
 
 use crate::failure::{Failure, FailureClass};
 use crate::value::Value;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use crate::expression::escape;
 use crate::expression::wording::shorten;
+use crate::expression::{MAX_NESTING, escape, is_too_deep};
 use crate::value::Value;
 
 /// Errors reported of one value at most.
@@ -42,6 +42,9 @@ impl Schema {
     /// # Errors
     /// Every mistake with the JSON Pointer of its place in the document.
     pub fn compile(document: &Json) -> Result<Self, Vec<(String, String)>> {
+        if is_too_deep(document) {
+            return Err(vec![(String::new(), format!("the schema is more than {MAX_NESTING} levels deep"))]);
+        }
         let mut mistakes: Vec<(String, String)> = jsonschema::draft202012::meta::validator()
             .iter_errors(document)
             .take(MAX_ERRORS)

@@ -42,6 +42,12 @@ pub struct Progress {
 /// Who is told of progress.
 type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
+/// Whether a source must be fetched: what the binary carries (`builtin:NAME`) is not.
+#[must_use]
+pub fn needs_fetch(source: &ModelSource) -> bool {
+    !source.uri.starts_with("builtin:")
+}
+
 /// Bounds of one fetch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -159,8 +165,9 @@ impl ArtefactCache {
         let words: Vec<String> =
             failures.iter().map(|(place, failure)| format!("{place}: {}", failure.message)).collect();
         let may_pass = |failure: &Failure| FailureClass::RETRYABLE.contains(&failure.class);
-        let classes = failures.iter().map(|(_, failure)| failure);
-        let class = classes.clone().rfind(|failure| may_pass(failure)).or(classes.last()).map(|failure| failure.class);
+        let mut failed = failures.iter().map(|(_, failure)| failure);
+        let told = failed.clone().rfind(|failure| may_pass(failure)).or_else(|| failed.next_back());
+        let class = told.map(|failure| failure.class);
         Err(Failure::new(class.unwrap_or(FailureClass::Invalid), words.join("; ")))
     }
 

@@ -3,7 +3,11 @@
 //! Knows neither actors nor models. Every implementation passes the one suite in `contract`. Used by the actors
 //! through the traits in `port`, and by the server, which chooses the implementation.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
+
+mod check;
 pub mod codec;
+#[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod error;
 pub mod memory;

@@ -1,1 +1,186 @@
-//! In memory.
+//! Everything a node remembers, in memory.
+//!
+//! Forgets all of it when the process ends. One lock guards the whole state, so every promise of the port holds by
+//! construction: this is the reference against which the other implementations are read. Used by tests, by the
+//! simulation and by a server that was told to keep nothing.
+
+mod state;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
+use motet_engine::time::Timestamp;
+use motet_engine::value::BlobRef;
+use sha2::{Digest, Sha256};
+
+use crate::port::{
+    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, PutOutcome, RunHead,
+    RunQuery, RunStore, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, TimerStore,
+};
+use crate::{StoreError, check};
+use state::State;
+
+/// A [`Store`] that lives as long as the process.
+#[derive(Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+    closed: AtomicBool,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn read(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held can only come from a failed allocation; the maps are still maps.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        if self.closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(self.read()) }
+    }
+}
+
+#[async_trait]
+impl RunStore for MemoryStore {
+    async fn admit(&self, admission: Admission) -> Result<Admitted, StoreError> {
+        check::admission(&admission)?;
+        self.write()?.admit(admission)
+    }
+
+    async fn append(&self, append: Append) -> Result<(), StoreError> {
+        check::append(&append)?;
+        self.write()?.append(append)
+    }
+
+    async fn save_snapshot(&self, run: RunId, epoch: Epoch, snapshot: Snapshot) -> Result<(), StoreError> {
+        check::payload(&snapshot.state)?;
+        self.write()?.save_snapshot(run, epoch, snapshot)
+    }
+
+    async fn load(&self, run: RunId, from_start: bool) -> Result<Option<StoredRun>, StoreError> {
+        Ok(self.read().load(run, from_start))
+    }
+
+    async fn head(&self, run: RunId) -> Result<Option<RunHead>, StoreError> {
+        Ok(self.read().head(run))
+    }
+
+    async fn entries(&self, run: RunId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.read().entries(run, after, limit as usize))
+    }
+
+    async fn list(&self, query: &RunQuery) -> Result<Vec<RunHead>, StoreError> {
+        Ok(self.read().list(query))
+    }
+
+    async fn unfinished(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunId>, StoreError> {
+        Ok(self.read().unfinished(shard, after, limit as usize))
+    }
+
+    async fn counts(&self) -> Result<Vec<(HeadState, u64)>, StoreError> {
+        Ok(self.read().counts())
+    }
+
+    async fn retain(&self, ended_before: Timestamp, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        Ok(self.write()?.retain(ended_before, now, limit as usize))
+    }
+}
+
+#[async_trait]
+impl TimerStore for MemoryStore {
+    async fn due(&self, shard: ShardId, now: Timestamp, limit: u32) -> Result<Vec<RunId>, StoreError> {
+        let state = self.read();
+        let due = state.wakes(shard).take_while(|(at, _)| *at <= now).map(|(_, run)| run);
+        Ok(due.take(limit as usize).collect())
+    }
+
+    async fn next_wake(&self, shard: ShardId) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.read().wakes(shard).next().map(|(at, _)| at))
+    }
+}
+
+#[async_trait]
+impl ShardStore for MemoryStore {
+    async fn claim(&self, shard: ShardId, _owner: &str) -> Result<Epoch, StoreError> {
+        Ok(self.write()?.claim(shard))
+    }
+
+    async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
+        Ok(self.read().epoch(shard))
+    }
+}
+
+#[async_trait]
+impl DefinitionStore for MemoryStore {
+    async fn put_definition(&self, definition: StoredDefinition) -> Result<PutOutcome, StoreError> {
+        check::definition(&definition)?;
+        Ok(self.write()?.put_definition(definition))
+    }
+
+    async fn definition(
+        &self,
+        kind: DefinitionKind,
+        namespace: &Namespace,
+        name: &Name,
+        version: Option<&str>,
+    ) -> Result<Option<StoredDefinition>, StoreError> {
+        Ok(self.read().definition(kind, namespace, name, version))
+    }
+
+    async fn definitions(
+        &self,
+        kind: DefinitionKind,
+        namespace: Option<&Namespace>,
+    ) -> Result<Vec<StoredDefinition>, StoreError> {
+        Ok(self.read().definitions(kind, namespace))
+    }
+}
+
+#[async_trait]
+impl BlobStore for MemoryStore {
+    async fn put_blob(&self, run: RunId, data: Bytes) -> Result<BlobRef, StoreError> {
+        check::payload(&data)?;
+        let blob = BlobRef { sha256: Sha256::digest(&data).into(), len: data.len() as u64 };
+        self.write()?.put_blob(run, blob, data);
+        Ok(blob)
+    }
+
+    async fn blob(&self, blob: BlobRef) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.read().blob(blob))
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn health(&self) -> StoreHealth {
+        self.read().health.clone()
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::contract;
+
+    #[tokio::test]
+    async fn keeps_every_promise_of_the_port() {
+        for (name, check) in contract::CHECKS {
+            eprintln!("memory: {name}");
+            check(Arc::new(MemoryStore::new())).await;
+        }
+    }
+}

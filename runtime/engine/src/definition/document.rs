@@ -7,6 +7,7 @@ use super::diagnostic::{Diagnostic, Diagnostics};
 use super::node::{Node, Place};
 use super::{Definition, index, model, workflow, yaml};
 use crate::expression::wording::{shorten, suggestion};
+use crate::expression::{MAX_NESTING, is_too_deep};
 
 /// The version of the format that this crate reads.
 pub const API_VERSION: &str = "motet/v1";
@@ -51,6 +52,10 @@ pub fn parse_definitions(file: &str, text: &str) -> Result<Vec<Definition>, Vec<
 /// Every mistake of the document, with lines and columns of zero.
 pub fn parse_definition_value(document: &serde_json::Value) -> Result<Definition, Vec<Diagnostic>> {
     let mut out = Diagnostics::new("document", "");
+    if is_too_deep(document) {
+        out.report(Place::default(), "too-large", format!("the document is more than {MAX_NESTING} levels deep"));
+        return Err(out.finish());
+    }
     let node = Node::from_json(document);
     let definition = read(&node, &mut out);
     let found = out.finish();

@@ -168,20 +168,30 @@ impl Node {
         }
     }
 
-    /// A block's text begins on the line after its header; every line has lost the indentation of the first one.
+    /// Every line of a block has lost the indentation of the first one that is not blank.
     fn inside_block(&self, source: &str, text: &str, offset: usize) -> Place {
         let before = &text[..offset];
         let line = before.matches('\n').count();
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
-        let header = source[self.span.0..].find(['|', '>']).map_or(self.span.0, |at| self.span.0 + at);
-        let Some(first) = source[header..].find('\n').map(|at| header + at + 1) else { return self.place };
-        let lines = || source[first..].lines();
-        let indent =
-            lines().find(|line| !line.trim().is_empty()).map_or(0, |line| line.len() - line.trim_start().len());
-        let header_line = place_of(source, header).line;
+        // The span begins either at the header or at the first line of content, which may be blank.
+        let blank = text.len() - text.trim_start_matches('\n').len();
+        let (at, rest) = (self.span.0, &source[self.span.0..]);
+        let line_start = source[..at].rfind('\n').map_or(0, |at| at + 1);
+        let starts_blank = source[line_start..].lines().next().is_none_or(|line| line.trim().is_empty());
+        let first = if rest.starts_with(['|', '>']) {
+            place_of(source, at).line + 1
+        } else {
+            place_of(source, at).line.saturating_sub(if starts_blank { 0 } else { blank })
+        };
+        let content = source.lines().skip(first.saturating_sub(1));
+        let shown = content.clone().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let leading = |line: &str| line.len() - line.trim_start_matches(' ').len();
+        // A header such as `|2` leaves a part of the indentation in the text.
+        let kept = text.lines().find(|line| !line.trim().is_empty()).map_or(0, leading);
+        let indent = leading(shown).saturating_sub(kept);
         // A folded text has lost line breaks, so only its first line can be told exactly.
         let exact = self.style == Style::Literal || line == 0;
-        Place { line: header_line + 1 + line, column: if exact { indent + column + 1 } else { indent + 1 } }
+        Place { line: first + line, column: if exact { indent + column + 1 } else { indent + 1 } }
     }
 }
 
@@ -218,4 +228,37 @@ fn quoted_offset(raw: &str, text: &str, offset: usize, quote: char) -> Option<us
         }
     }
     raw_chars.next().map(|(raw_at, _)| raw_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::diagnostic::Diagnostics;
+    use super::super::yaml;
+    use super::*;
+
+    #[test]
+    fn a_byte_of_a_text_is_found_in_the_file() {
+        for (source, line, column) in [
+            ("x: plain @here", 1, 10),
+            ("x: 'it''s @here'", 1, 11),
+            ("x: \"a\\n\\u00e9\\\"@here\"", 1, 16),
+            ("x: \"ö @here\"", 1, 7),
+            ("x: |\n  one\n  two @here\n", 3, 7),
+            ("x: |\n\n\n    one\n      @here\n", 5, 7),
+            ("x: |2-\n    one @here", 2, 9),
+            ("- a\n- x: |\r\n    one\r\n    @here\r\n", 4, 5),
+            ("x: >\n  folded @here\n", 2, 10),
+            ("{\"x\": \"one @here\"}", 1, 12),
+        ] {
+            let mut out = Diagnostics::new("f", source);
+            let documents = yaml::read(source, &mut out);
+            let root = &documents[0];
+            let node = match &root.content {
+                Content::List(items) => items[1].find("/x"),
+                _ => root.find("/x"),
+            };
+            let offset = node.as_text().unwrap().find('@').unwrap();
+            assert_eq!(node.inside(source, offset), Place { line, column }, "{source:?} {node:?}");
+        }
+    }
 }

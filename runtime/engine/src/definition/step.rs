@@ -47,7 +47,9 @@ pub(super) fn read<'n>(entry: &'n Entry, out: &mut Diagnostics<'_>) -> Draft<'n>
     check_name(entry, out);
     let kind = call::kind(&entry.value);
     let owner = format!("the step '{}'", shorten(&entry.key, 60));
-    let known: Vec<&str> = KEYS.iter().chain(kind.map_or(&[][..], |kind| kind.keys)).copied().collect();
+    // Of an unknown call every key may be meant, so only what no call knows is told.
+    let own = call::KINDS.iter().filter(|other| kind.is_none_or(|kind| kind.name == other.name));
+    let known: Vec<&str> = KEYS.into_iter().chain(own.flat_map(|kind| kind.keys).copied()).collect();
     let hint = |key: &str| call::misplaced(key, kind);
     let Some(fields) = Fields::open(&entry.value, &owner, entry.key_place, &known, hint, out) else { return draft };
     draft.needs = fields.texts("needs", out);

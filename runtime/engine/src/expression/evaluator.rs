@@ -41,12 +41,31 @@ pub(super) fn parse(source: &str) -> Result<IdedExpr, ExpressionError> {
     let tree = ::cel::parser::Parser::default().parse(source).map_err(|errors| {
         let Some(first) = errors.errors.first() else { return ExpressionError::new("this is no expression") };
         let message = first.msg.lines().next().unwrap_or_default().replace("Syntax error: ", "");
-        ExpressionError { message: super::wording::shorten(&message, 200), offset: offset_of(source, first.pos) }
+        ExpressionError { message: syntax_words(&message), offset: offset_of(source, first.pos) }
     })?;
     if depth(&tree, 0) > MAX_DEPTH {
         return Err(ExpressionError::new(format!("the expression is more than {MAX_DEPTH} levels deep; split it")));
     }
     Ok(tree)
+}
+
+/// The parser's words without the names of its rules and tokens.
+fn syntax_words(message: &str) -> String {
+    let quoted = |text: &str| {
+        let inner = text.split(" expecting ").next().unwrap_or_default().trim().trim_matches('\'').trim();
+        match inner {
+            "<EOF>" | "" => "the expression ends too early".to_owned(),
+            "=" => "'=' is no operator; did you mean '=='?".to_owned(),
+            "&" | "|" => format!("'{inner}' is no operator; did you mean '{inner}{inner}'?"),
+            other => format!("'{}' does not fit here", super::wording::shorten(other, 40)),
+        }
+    };
+    let openings =
+        ["token recognition error at: ", "mismatched input ", "extraneous input ", "no viable alternative at input "];
+    match openings.iter().find_map(|opening| message.strip_prefix(opening)) {
+        Some(rest) => quoted(rest),
+        None => super::wording::shorten(message, 200),
+    }
 }
 
 /// The byte offset of a line and column that both count from 1 (columns in characters).

@@ -12,6 +12,8 @@ use super::{Expression, ExpressionError, References, lexis};
 use crate::failure::Failure;
 use crate::value::{Map, Value};
 
+/// Deepest tree that is compiled.
+pub(crate) const MAX_NESTING: usize = 128;
 /// Longest text that a string with embedded expressions may become, in bytes.
 const MAX_TEXT: usize = 4 * 1024 * 1024;
 
@@ -73,6 +75,10 @@ impl Template {
     /// # Errors
     /// Every mistake of every string, with its place.
     pub fn compile(value: &serde_json::Value) -> Result<Self, Vec<TemplateError>> {
+        if is_too_deep(value) {
+            let message = format!("the template is more than {MAX_NESTING} levels deep");
+            return Err(vec![TemplateError { pointer: String::new(), offset: None, message }]);
+        }
         let mut compiler = Compiler::default();
         let root = compiler.node(value, String::new());
         if compiler.errors.is_empty() {
@@ -278,4 +284,20 @@ fn constant(node: &Node) -> Option<Value> {
 /// A key as a part of a JSON Pointer.
 pub(crate) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
+}
+
+/// Whether a tree is deeper than what may be walked by recursion; looks without recursion.
+pub(crate) fn is_too_deep(json: &serde_json::Value) -> bool {
+    let mut open = vec![(json, 1usize)];
+    while let Some((json, depth)) = open.pop() {
+        if depth > MAX_NESTING {
+            return true;
+        }
+        match json {
+            serde_json::Value::Array(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
+            serde_json::Value::Object(map) => open.extend(map.values().map(|value| (value, depth + 1))),
+            _ => {}
+        }
+    }
+    false
 }

@@ -1,7 +1,6 @@
 //! Tests of the backend against vectors that an independent implementation computed (see `reference/`).
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use motet_engine::definition::ModelSource;
 use motet_engine::tensor::Tensor;
@@ -196,26 +195,4 @@ async fn minilm() -> Option<PathBuf> {
         }
         Err(failure) => panic!("the real embedding model cannot be fetched: {failure}"),
     }
-}
-
-/// Prints the time of batches and asserts that a batch costs less than its sentences one by one.
-#[tokio::test]
-async fn minilm_is_faster_in_batches() {
-    let Some(artefact) = minilm().await else { return };
-    let model = BurnBackend::new().load(&definition("burn", &json!({})), Some(artefact)).await.unwrap();
-    let sentence = "one two three four five six seven eight nine ten ".repeat(3);
-    assert_eq!(model.length(&request("text", &[&sentence]).inputs), 32);
-    let mut per_sentence = vec![];
-    for rows in [1usize, 8, 32] {
-        let sentences = vec![sentence.as_str(); rows];
-        let mut best = Duration::MAX;
-        for _ in 0..(64 / rows).clamp(4, 16) {
-            let begun = Instant::now();
-            model.infer(request("text", &sentences)).await.unwrap();
-            best = best.min(begun.elapsed());
-        }
-        println!("batch {rows}: {best:?}, {:.0} sentences/s", rows as f64 / best.as_secs_f64());
-        per_sentence.push(best.as_secs_f64() / rows as f64);
-    }
-    assert!(per_sentence[2] < per_sentence[0], "seconds per sentence: {per_sentence:?}");
 }

@@ -158,6 +158,7 @@ async fn sources_that_are_written_wrongly_are_refused() {
     let (_folder, cache, _server) = setup().await;
     let mut inside = source("https://host/w", &[("../w", b"")]);
     let unsafe_name = inside.clone();
+    assert!(needs_fetch(&inside) && !needs_fetch(&source("builtin:a", &[])));
     inside.sha256 = BTreeMap::from([("w".to_owned(), "ABC".to_owned())]);
     for (source, words) in [
         (source("https://host/w", &[]), "needs sha256"),
@@ -165,6 +166,7 @@ async fn sources_that_are_written_wrongly_are_refused() {
         (unsafe_name, "no path inside"),
         (inside, "no lower-case hexadecimal"),
         (source("builtin:a", &[]), "not fetched"),
+        (ModelSource { mirrors: vec!["s3:a".to_owned()], ..source("pypi:a==1", &[("w", b"")]) }, "not understood"),
         (source("https://host/w", &[("w", b""), ("v", b"")]), "use an archive, or a folder"),
     ] {
         let failure = cache.fetch(&source, &quiet).await.unwrap_err();

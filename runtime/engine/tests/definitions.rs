@@ -1,0 +1,164 @@
+//! Definition files as users write them: the valid ones are read whole, the broken ones tell every mistake.
+//!
+//! Each `definitions/broken/NAME.yaml` has a `NAME.expected`: one line per diagnostic in the order of the file,
+//! `LINE:COLUMN part of the message | part of the advice`. Line and column may be left out where YAML itself is
+//! broken.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use motet_engine::definition::{
+    Call, Definition, Diagnostic, Fallback, Workflow, json_schema, parse_definition_value, parse_definitions,
+};
+use motet_engine::schema::Schema;
+
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/definitions").join(folder);
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|found| found == extension));
+    files.sort();
+    files
+}
+
+/// Whether a diagnostic is the expected one; a place that ends with `:` or is missing leaves the rest open.
+fn fits(diagnostic: &Diagnostic, expected: &str) -> bool {
+    let (left, advice) = expected.split_once('|').map_or((expected, ""), |(left, advice)| (left, advice.trim()));
+    let (place, message) = match left.split_once(' ') {
+        Some((place, message)) if place.starts_with(|c: char| c.is_ascii_digit()) => (place, message.trim()),
+        _ => ("", left.trim()),
+    };
+    let at = format!("{}:{}", diagnostic.line, diagnostic.column);
+    let place_fits = place.is_empty() || at == place || (place.ends_with(':') && at.starts_with(place));
+    let found_advice = diagnostic.advice.as_deref().unwrap_or_default();
+    place_fits && (diagnostic.message.contains(message)) && (found_advice.contains(advice))
+}
+
+#[test]
+fn every_mistake_is_told_with_its_place() {
+    let mut failures = Vec::new();
+    let files = files("broken", "yaml");
+    assert!(files.len() >= 30);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let expected = fs::read_to_string(file.with_extension("expected")).unwrap();
+        let expected: Vec<&str> = expected.lines().collect();
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let found = parse_definitions(&name, &text).err().unwrap_or_default();
+        let all = found.len() == expected.len() && found.iter().zip(&expected).all(|(found, line)| fits(found, line));
+        if !all {
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            failures.push(format!("expected\n  {}\nfound\n  {}\n", expected.join("\n  "), found.join("\n  ")));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_stored_document_gives_the_same_definition_and_the_same_step_indexes() {
+    for file in files("valid", "yaml").into_iter().chain(files("valid", "json")) {
+        let text = fs::read_to_string(&file).unwrap();
+        for definition in parse_definitions("f", &text).unwrap() {
+            // Through text, as stores keep it: the order of keys may change on the way.
+            let stored: serde_json::Value = serde_json::from_str(&definition.document().to_string()).unwrap();
+            let again = parse_definition_value(&stored).unwrap();
+            assert_eq!(again.document(), definition.document());
+            match (&definition, &again) {
+                (Definition::Workflow(one), Definition::Workflow(two)) => {
+                    assert_eq!(format!("{:?}", one.steps), format!("{:?}", two.steps));
+                }
+                (Definition::Model(one), Definition::Model(two)) => assert_eq!(one, two),
+                (Definition::Index(one), Definition::Index(two)) => assert_eq!(one, two),
+                _ => panic!("another kind"),
+            }
+            let schema = Schema::compile(&json_schema(definition.identity().0).unwrap()).unwrap();
+            let shape = schema.validate(&definition.document().clone().into());
+            assert!(shape.is_ok(), "{}: {shape:?}", definition.identity().1);
+        }
+    }
+}
+
+fn triage() -> (Vec<Definition>, std::sync::Arc<Workflow>) {
+    let text =
+        fs::read_to_string(files("valid", "yaml").into_iter().find(|file| file.ends_with("triage.yaml")).unwrap());
+    let definitions = parse_definitions("triage.yaml", &text.unwrap()).unwrap();
+    let Definition::Workflow(workflow) = &definitions[0] else { panic!("not a workflow") };
+    let workflow = std::sync::Arc::clone(workflow);
+    (definitions, workflow)
+}
+
+#[test]
+fn a_workflow_is_read_whole() {
+    let (_, workflow) = triage();
+    let names: Vec<&str> = workflow.steps.iter().map(|step| &*step.name).collect();
+    assert_eq!(names, ["embed", "search", "classify", "answer", "say", "read", "each", "keep"]);
+    let needs = |name: &str| {
+        let step = workflow.step(name).unwrap().1;
+        step.needs.iter().map(|index| names[index.as_usize()]).collect::<Vec<_>>()
+    };
+    assert_eq!(needs("embed"), Vec::<&str>::new());
+    assert_eq!(needs("search"), ["embed"]);
+    assert_eq!(needs("answer"), ["search", "classify"]);
+    assert_eq!(needs("each"), ["search"]);
+    assert_eq!(needs("keep"), ["embed"]);
+    assert_eq!((workflow.version.as_str(), workflow.timeout.unwrap().as_secs()), ("3", 3600));
+    let classify = workflow.step("classify").unwrap().1;
+    assert_eq!((classify.retry.max_attempts, classify.retry.max.as_secs(), classify.retry.on.len()), (4, 5, 2));
+    let each = workflow.step("each").unwrap().1.for_each.as_ref().unwrap();
+    assert_eq!((&*each.variable, each.max_concurrency), ("m", 8));
+    assert!(matches!(&workflow.step("say").unwrap().1.fallback, Some(Fallback::Model { with: None, .. })));
+    assert!(matches!(&workflow.step("read").unwrap().1.call, Call::Parse { schema: Some(_), .. }));
+    assert!(workflow.output.is_some() && workflow.input_schema.is_some());
+}
+
+#[test]
+fn models_and_indexes_are_read_whole() {
+    let (definitions, _) = triage();
+    let Definition::Model(model) = &definitions[1] else { panic!("not a model") };
+    let source = model.source.as_ref().unwrap();
+    assert!(source.sha256.contains_key("e5-small.safetensors"), "{source:?}");
+    assert_eq!((model.batch.max, model.batch.window.as_millis(), model.batch.buckets.len()), (64, 2, 3));
+    assert_eq!((model.replicas, model.timeout.as_secs(), model.queue), (2, 10, 4096));
+    assert_eq!(definitions[2].identity(), ("Model", &"words".parse().unwrap(), Some("2")));
+    let Definition::Index(index) = &definitions[3] else { panic!("not an index") };
+    assert_eq!((index.dimension, index.backend.as_str()), (384, "embedded"));
+}
+
+#[test]
+fn bounds_hold_and_stay_short() {
+    let nested = format!("kind: Model\nname: m\nbackend: x\nparameters: {}{}", "[".repeat(5000), "]".repeat(5000));
+    let long = format!("# {}", "x".repeat(2 << 20));
+    let many = format!("kind: Model\nname: m\nbackend: x\nparameters: {{x: [{}]}}", "1,".repeat(220_000));
+    let wide: String = (0..1200).map(|n| format!("  s{n}: {{call: transform, with: 1}}\n")).collect();
+    let wide = format!("kind: Workflow\nname: w\nsteps:\n{wide}");
+    let wrong: String = (0..500).map(|n| format!("  s{n}: {{call: nope}}\n")).collect();
+    let wrong = format!("kind: Workflow\nname: w\nsteps:\n{wrong}");
+    for (text, words) in [
+        (nested, ""),
+        (long, "bytes"),
+        (many, "more than 200000 values"),
+        (wide, "at most 1000 steps, not 1200"),
+        (wrong, "no call 'nope'"),
+    ] {
+        let found = parse_definitions("f", &text).unwrap_err();
+        assert!(
+            found.len() <= 100 && found.iter().any(|it| it.message.contains(words)),
+            "{words}: {:?}",
+            found.first()
+        );
+    }
+}
+
+#[test]
+fn a_thousand_steps_are_read_quickly_enough() {
+    let steps: String = (0..1000)
+        .map(|n| {
+            let with = if n == 0 { "1".to_owned() } else { format!("\"${{ steps.s{}.output }}\"", n - 1) };
+            format!("  s{n}: {{call: transform, with: {with}}}\n")
+        })
+        .collect();
+    let definitions = parse_definitions("f", &format!("kind: Workflow\nname: w\nsteps:\n{steps}")).unwrap();
+    let Definition::Workflow(workflow) = &definitions[0] else { panic!("not a workflow") };
+    assert_eq!(workflow.steps[999].needs, [workflow.step("s998").unwrap().0]);
+}

@@ -1,0 +1,57 @@
+//! Which implementation stands behind each port, by the settings.
+//!
+//! Never starts anything by itself except the store. Used by `bootstrap`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use motet_actors::node::NodeParts;
+use motet_actors::ports::{SystemClock, SystemEntropy};
+use motet_models::burn::BurnBackend;
+use motet_models::fake::FakeBackend;
+use motet_models::source::ArtefactCache;
+use motet_store::memory::MemoryStore;
+use motet_store::port::Store;
+use motet_store::sqlite::SqliteStore;
+use motet_vectors::embedded::EmbeddedBackend;
+
+use crate::settings::Settings;
+
+/// Everything that a node is made of.
+pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
+    let folder = &settings.data.folder;
+    let artefacts = settings.models.cache_folder.clone().unwrap_or_else(|| folder.join("models"));
+    Ok(NodeParts {
+        name: settings.node.name.clone(),
+        store: store(settings).await?,
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        model_backends: vec![Arc::new(BurnBackend::new()), Arc::new(FakeBackend::new())],
+        vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],
+        artefacts: Arc::new(ArtefactCache::new(artefacts)),
+        shards: settings.runs.shards,
+        max_live: usize::try_from(settings.runs.max_live).unwrap_or(usize::MAX),
+        max_unfinished: settings.runs.max_unfinished,
+        recovery_per_second: settings.runs.recovery_per_second,
+    })
+}
+
+async fn store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    let url = settings.store.url.as_str();
+    let Some((scheme, rest)) = url.split_once(':') else {
+        bail!("store.url: '{url}' is no store; write 'sqlite:' or 'memory:'");
+    };
+    match (scheme, rest) {
+        ("memory", "") => Ok(Arc::new(MemoryStore::new())),
+        ("sqlite", folder) => {
+            let folder = if folder.is_empty() { settings.data.folder.clone() } else { PathBuf::from(folder) };
+            tokio::fs::create_dir_all(&folder).await.with_context(|| {
+                format!("the data folder {} cannot be made; choose another one with --data", folder.display())
+            })?;
+            let opened = SqliteStore::open(&folder).await;
+            Ok(Arc::new(opened.with_context(|| format!("the store in {} cannot be opened", folder.display()))?))
+        }
+        _ => bail!("store.url: this build knows no store '{scheme}:'; write 'sqlite:' or 'memory:'"),
+    }
+}

@@ -1,0 +1,105 @@
+//! The rules of a write that need no storage: what every implementation refuses alike.
+//!
+//! Never reads or writes anything. Used by `memory` and by the planner of `sqlite`.
+
+use motet_engine::id::{Epoch, RunId, Seq, ShardId};
+
+use crate::StoreError;
+use crate::port::{Admission, Append, Entry, HeadChange, StoredDefinition};
+
+/// Largest payload of one entry, snapshot or blob, in bytes.
+pub(crate) const MAX_PAYLOAD_BYTES: usize = 16 << 20;
+
+/// Longest idempotency key, in characters.
+const MAX_KEY_CHARS: usize = 255;
+
+/// Most rows that one page of a list holds.
+pub(crate) const MAX_PAGE: u32 = 1_000;
+
+/// Refuses an admission that no store could keep.
+pub(crate) fn admission(admission: &Admission) -> Result<(), StoreError> {
+    entry(&admission.entry)?;
+    if admission.entry.seq != Seq(1) {
+        return refused(format!("{} must begin with event 1, not {}", admission.run, admission.entry.seq));
+    }
+    text("version", &admission.version)?;
+    admission.tags.iter().try_for_each(|tag| text("tag", tag))?;
+    match &admission.idempotency {
+        Some(key) if key.key.is_empty() || key.key.chars().count() > MAX_KEY_CHARS => {
+            refused(format!("an idempotency key has 1 to {MAX_KEY_CHARS} characters"))
+        }
+        Some(key) => text("idempotency key", &key.key),
+        None => Ok(()),
+    }
+}
+
+/// Refuses an append that no store could keep.
+pub(crate) fn append(append: &Append) -> Result<(), StoreError> {
+    entry(&append.entry)?;
+    if append.entry.seq <= Seq(1) {
+        return Err(StoreError::SeqTaken { run: append.run, seq: append.entry.seq });
+    }
+    Ok(())
+}
+
+/// Refuses a definition that no store could keep.
+pub(crate) fn definition(definition: &StoredDefinition) -> Result<(), StoreError> {
+    text("version", &definition.version)
+}
+
+/// Refuses bytes that are too many for one row.
+pub(crate) fn payload(bytes: &[u8]) -> Result<(), StoreError> {
+    if bytes.len() > MAX_PAYLOAD_BYTES {
+        return refused(format!("{} bytes are more than the {MAX_PAYLOAD_BYTES} that one row may hold", bytes.len()));
+    }
+    Ok(())
+}
+
+/// Refuses a write whose epoch is not the shard's.
+pub(crate) fn epoch(shard: ShardId, carried: Epoch, current: Epoch) -> Result<(), StoreError> {
+    if carried == current { Ok(()) } else { Err(StoreError::Fenced { shard, carried, current }) }
+}
+
+/// Refuses an entry that does not begin with the run's next event: history has neither forks nor holes.
+pub(crate) fn sequence(run: RunId, next: u64, entry: &Entry) -> Result<(), StoreError> {
+    match entry.seq.0.cmp(&next) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Less => Err(StoreError::SeqTaken { run, seq: entry.seq }),
+        std::cmp::Ordering::Greater => {
+            refused(format!("event {} of {run} would leave a hole: the next event is {next}", entry.seq))
+        }
+    }
+}
+
+/// Refuses a snapshot of events that are not recorded.
+pub(crate) fn snapshot(run: RunId, next: u64, seq: Seq) -> Result<(), StoreError> {
+    if seq.0 >= next {
+        return refused(format!("a snapshot of {run} at event {seq} is ahead of its journal"));
+    }
+    Ok(())
+}
+
+/// The head as it is kept: a run that ended wants no waking.
+pub(crate) fn head(change: HeadChange) -> HeadChange {
+    HeadChange { wake_at: change.wake_at.filter(|_| !change.state.is_end()), ..change }
+}
+
+fn entry(entry: &Entry) -> Result<(), StoreError> {
+    if entry.count == 0 {
+        return refused("an entry holds at least one event".to_owned());
+    }
+    let last = entry.seq.0.checked_add(u64::from(entry.count));
+    if last.is_none_or(|last| i64::try_from(last).is_err()) {
+        return refused(format!("event number {} is out of range", entry.seq));
+    }
+    payload(&entry.payload)
+}
+
+/// Texts with a NUL are cut by some databases, so none takes them.
+fn text(what: &str, text: &str) -> Result<(), StoreError> {
+    if text.contains('\0') { refused(format!("a {what} must not contain the character NUL")) } else { Ok(()) }
+}
+
+fn refused(why: String) -> Result<(), StoreError> {
+    Err(StoreError::Refused(why))
+}

@@ -1,0 +1,243 @@
+//! The maps of the memory store and the rules that change them.
+//!
+//! Never locks and never waits: the store around it holds the lock. Used by `memory` only.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
+use motet_engine::time::Timestamp;
+use motet_engine::value::BlobRef;
+
+use crate::port::{
+    Admission, Admitted, Append, DefinitionKind, Entry, HeadChange, HeadState, IdempotencyKey, PutOutcome, RunHead,
+    RunQuery, Snapshot, StoreHealth, StoredDefinition, StoredRun,
+};
+use crate::{StoreError, check};
+
+#[derive(Default)]
+pub(super) struct State {
+    runs: BTreeMap<RunId, Kept>,
+    /// Runs of a shard by the time at which they want to be woken.
+    wakes: BTreeSet<(ShardId, Timestamp, RunId)>,
+    /// Runs that must be brought back when their shard changes hands.
+    live: BTreeSet<(ShardId, RunId)>,
+    keys: HashMap<(Namespace, String), (IdempotencyKey, RunId)>,
+    epochs: HashMap<ShardId, Epoch>,
+    definitions: Vec<StoredDefinition>,
+    blobs: HashMap<[u8; 32], (Bytes, BTreeSet<RunId>)>,
+    pub(super) health: StoreHealth,
+}
+
+struct Kept {
+    head: RunHead,
+    snapshot: Option<Snapshot>,
+    entries: Vec<Entry>,
+}
+
+impl Kept {
+    fn next(&self) -> u64 {
+        self.entries.last().map_or(1, |last| last.seq.0 + u64::from(last.count))
+    }
+
+    fn after(&self, after: Seq) -> impl Iterator<Item = &Entry> {
+        let from = self.entries.partition_point(|entry| entry.seq.0 + u64::from(entry.count) <= after.0 + 1);
+        self.entries[from..].iter()
+    }
+}
+
+impl State {
+    pub(super) fn admit(&mut self, admission: Admission) -> Result<Admitted, StoreError> {
+        let Admission { run, namespace, workflow, version, tags, entry, head, idempotency } = admission;
+        if let Some(key) = &idempotency {
+            let kept = self.keys.get(&(namespace.clone(), key.key.clone()));
+            if let Some((kept, earlier)) = kept.filter(|(kept, _)| kept.expires_at > entry.at) {
+                let same = kept.fingerprint == key.fingerprint;
+                return Ok(if same { Admitted::Replayed(*earlier) } else { Admitted::KeyReused(*earlier) });
+            }
+        }
+        if self.runs.contains_key(&run) {
+            return Err(StoreError::SeqTaken { run, seq: entry.seq });
+        }
+        if let Some(key) = idempotency {
+            self.keys.insert((namespace.clone(), key.key.clone()), (key, run));
+        }
+        let created_at = entry.at;
+        let head_row = RunHead {
+            run,
+            namespace,
+            workflow,
+            version,
+            tags,
+            state: head.state,
+            created_at,
+            finished_at: None,
+            wake_at: None,
+        };
+        self.count(&entry);
+        self.runs.insert(run, Kept { head: head_row, snapshot: None, entries: vec![entry] });
+        self.change_head(run, head, created_at);
+        Ok(Admitted::New)
+    }
+
+    pub(super) fn append(&mut self, append: Append) -> Result<(), StoreError> {
+        let Append { run, epoch, entry, head } = append;
+        check::epoch(run.shard(), epoch, self.epoch(run.shard()))?;
+        let kept = self.runs.get_mut(&run).ok_or(StoreError::UnknownRun(run))?;
+        check::sequence(run, kept.next(), &entry)?;
+        let at = entry.at;
+        kept.entries.push(entry.clone());
+        self.count(&entry);
+        if let Some(head) = head {
+            self.change_head(run, head, at);
+        }
+        Ok(())
+    }
+
+    fn change_head(&mut self, run: RunId, change: HeadChange, at: Timestamp) {
+        let Some(kept) = self.runs.get_mut(&run) else { return };
+        let change = check::head(change);
+        let shard = run.shard();
+        if let Some(wake_at) = std::mem::replace(&mut kept.head.wake_at, change.wake_at) {
+            self.wakes.remove(&(shard, wake_at, run));
+        }
+        if let Some(wake_at) = change.wake_at {
+            self.wakes.insert((shard, wake_at, run));
+        }
+        kept.head.state = change.state;
+        kept.head.finished_at = change.state.is_end().then_some(at);
+        if change.state < HeadState::Waiting {
+            self.live.insert((shard, run));
+        } else {
+            self.live.remove(&(shard, run));
+        }
+    }
+
+    fn count(&mut self, entry: &Entry) {
+        self.health.commits += 1;
+        self.health.entries += 1;
+        self.health.events += u64::from(entry.count);
+    }
+
+    pub(super) fn save_snapshot(&mut self, run: RunId, epoch: Epoch, snapshot: Snapshot) -> Result<(), StoreError> {
+        check::epoch(run.shard(), epoch, self.epoch(run.shard()))?;
+        let kept = self.runs.get_mut(&run).ok_or(StoreError::UnknownRun(run))?;
+        check::snapshot(run, kept.next(), snapshot.seq)?;
+        if kept.snapshot.as_ref().is_none_or(|there| there.seq < snapshot.seq) {
+            kept.snapshot = Some(snapshot);
+        }
+        Ok(())
+    }
+
+    pub(super) fn load(&self, run: RunId, from_start: bool) -> Option<StoredRun> {
+        let kept = self.runs.get(&run)?;
+        let snapshot = kept.snapshot.clone().filter(|_| !from_start);
+        let after = snapshot.as_ref().map_or(Seq(0), |snapshot| snapshot.seq);
+        Some(StoredRun { head: kept.head.clone(), snapshot, entries: kept.after(after).cloned().collect() })
+    }
+
+    pub(super) fn head(&self, run: RunId) -> Option<RunHead> {
+        self.runs.get(&run).map(|kept| kept.head.clone())
+    }
+
+    pub(super) fn entries(&self, run: RunId, after: Seq, limit: usize) -> Vec<Entry> {
+        self.runs.get(&run).map_or_else(Vec::new, |kept| kept.after(after).take(limit).cloned().collect())
+    }
+
+    pub(super) fn list(&self, query: &RunQuery) -> Vec<RunHead> {
+        let fits = |head: &&RunHead| {
+            head.namespace == query.namespace
+                && query.workflow.as_ref().is_none_or(|workflow| head.workflow == *workflow)
+                && (query.states.is_empty() || query.states.contains(&head.state))
+                && query.tag.as_ref().is_none_or(|tag| head.tags.contains(tag))
+                && query.created_from.is_none_or(|from| head.created_at >= from)
+                && query.created_before.is_none_or(|before| head.created_at < before)
+                && query.before.is_none_or(|before| head.run < before)
+        };
+        let newest_first = self.runs.values().rev().map(|kept| &kept.head);
+        newest_first.filter(fits).take(query.limit.clamp(1, check::MAX_PAGE) as usize).cloned().collect()
+    }
+
+    pub(super) fn unfinished(&self, shard: ShardId, after: Option<RunId>, limit: usize) -> Vec<RunId> {
+        let of_shard = self.live.range((shard, RunId::from_bytes([0; 16]))..);
+        let of_shard = of_shard.take_while(|(its, _)| *its == shard).map(|(_, run)| *run);
+        of_shard.filter(|run| after.is_none_or(|after| *run > after)).take(limit).collect()
+    }
+
+    pub(super) fn counts(&self) -> Vec<(HeadState, u64)> {
+        let count = |state| self.runs.values().filter(|kept| kept.head.state == state).count() as u64;
+        HeadState::ALL.iter().map(|(state, _)| (*state, count(*state))).collect()
+    }
+
+    pub(super) fn retain(&mut self, ended_before: Timestamp, now: Timestamp, limit: usize) -> u64 {
+        let ended = |kept: &&Kept| kept.head.finished_at.is_some_and(|at| at < ended_before);
+        let gone: BTreeSet<RunId> = self.runs.values().filter(ended).map(|kept| kept.head.run).take(limit).collect();
+        self.runs.retain(|run, _| !gone.contains(run));
+        let runs = &self.runs;
+        // Bytes may have been put for a run that was never admitted: they go when the run could have ended.
+        let horizon = RunId::new(ended_before, ShardId(0), 0);
+        self.blobs.retain(|_, (_, users)| {
+            users.retain(|run| !gone.contains(run) && (*run >= horizon || runs.contains_key(run)));
+            !users.is_empty()
+        });
+        self.keys.retain(|_, (key, _)| key.expires_at >= now);
+        gone.len() as u64
+    }
+
+    pub(super) fn wakes(&self, shard: ShardId) -> impl Iterator<Item = (Timestamp, RunId)> {
+        let from = (shard, Timestamp::from_millis(i64::MIN), RunId::from_bytes([0; 16]));
+        self.wakes.range(from..).take_while(move |(its, ..)| *its == shard).map(|(_, at, run)| (*at, *run))
+    }
+
+    pub(super) fn claim(&mut self, shard: ShardId) -> Epoch {
+        let epoch = self.epochs.entry(shard).or_default();
+        epoch.0 += 1;
+        *epoch
+    }
+
+    pub(super) fn epoch(&self, shard: ShardId) -> Epoch {
+        self.epochs.get(&shard).copied().unwrap_or_default()
+    }
+
+    pub(super) fn put_definition(&mut self, new: StoredDefinition) -> PutOutcome {
+        match self.definition(new.kind, &new.namespace, &new.name, Some(&new.version)) {
+            Some(there) if there.document == new.document => PutOutcome::Unchanged,
+            Some(_) => PutOutcome::Conflict,
+            None => {
+                self.definitions.push(new);
+                PutOutcome::Created
+            }
+        }
+    }
+
+    pub(super) fn definition(
+        &self,
+        kind: DefinitionKind,
+        namespace: &Namespace,
+        name: &Name,
+        version: Option<&str>,
+    ) -> Option<StoredDefinition> {
+        let fits = |it: &&StoredDefinition| {
+            it.kind == kind
+                && it.namespace == *namespace
+                && it.name == *name
+                && version.is_none_or(|version| it.version == version)
+        };
+        self.definitions.iter().rev().find(fits).cloned()
+    }
+
+    pub(super) fn definitions(&self, kind: DefinitionKind, namespace: Option<&Namespace>) -> Vec<StoredDefinition> {
+        let fits = |it: &&StoredDefinition| it.kind == kind && namespace.is_none_or(|wanted| it.namespace == *wanted);
+        let newest: BTreeMap<_, _> =
+            self.definitions.iter().filter(fits).map(|it| ((&it.name, &it.namespace), it)).collect();
+        newest.into_values().cloned().collect()
+    }
+
+    pub(super) fn put_blob(&mut self, run: RunId, blob: BlobRef, data: Bytes) {
+        self.blobs.entry(blob.sha256).or_insert_with(|| (data, BTreeSet::new())).1.insert(run);
+    }
+
+    pub(super) fn blob(&self, blob: BlobRef) -> Option<Bytes> {
+        self.blobs.get(&blob.sha256).map(|(data, _)| data.clone())
+    }
+}

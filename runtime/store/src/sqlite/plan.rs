@@ -1,0 +1,236 @@
+//! Decides, without the database, what becomes of each write of a batch.
+//!
+//! The writer is the only one that changes the database, so what it remembers of epochs and of runs in motion is the
+//! truth; what it does not remember is looked up before. A batch's decisions are kept aside until its commit. Never
+//! waits. Used by the writer.
+
+use std::collections::HashMap;
+
+use motet_engine::id::{Epoch, Namespace, RunId, Seq, ShardId};
+use motet_engine::time::Timestamp;
+
+use super::batch::Batch;
+use super::queue::{Op, Outcome};
+use crate::port::{Admission, Admitted, Append, Entry, HeadChange, HeadState, Snapshot};
+use crate::{StoreError, check};
+
+/// Runs that are remembered; twice as many at most. About 15 MB.
+const TAILS: usize = 100_000;
+
+/// Where a run's journal ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tail {
+    /// The number that the next event must have.
+    pub(super) next: u64,
+    pub(super) state: HeadState,
+}
+
+/// An idempotency key that was used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UsedKey {
+    pub(super) run: RunId,
+    pub(super) fingerprint: [u8; 32],
+    pub(super) expires_at: Timestamp,
+}
+
+pub(super) type KeyName = (Namespace, String);
+
+/// What the writer knows to be in the database.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) epochs: HashMap<ShardId, Epoch>,
+    // Two generations in place of an order of use: a run that is not touched while a whole generation fills is
+    // forgotten and looked up again when it moves.
+    young: HashMap<RunId, Tail>,
+    old: HashMap<RunId, Tail>,
+}
+
+impl Known {
+    fn tail(&self, run: RunId) -> Option<Tail> {
+        self.young.get(&run).or_else(|| self.old.get(&run)).copied()
+    }
+
+    fn remember(&mut self, run: RunId, tail: Tail) {
+        if self.young.len() >= TAILS {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(run, tail);
+    }
+
+    /// Forgets runs that were deleted.
+    pub(super) fn forget(&mut self, runs: &[RunId]) {
+        for run in runs {
+            self.young.remove(run);
+            self.old.remove(run);
+        }
+    }
+
+    /// Takes over what a batch decided, after its commit.
+    pub(super) fn learn(&mut self, decided: Decided) {
+        self.epochs.extend(decided.epochs);
+        for (run, tail) in decided.tails {
+            if let Some(tail) = tail {
+                self.remember(run, tail);
+            }
+        }
+    }
+}
+
+/// What a batch would make known.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    epochs: HashMap<ShardId, Epoch>,
+    tails: HashMap<RunId, Option<Tail>>,
+}
+
+/// What must be looked up before a batch can be planned.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    pub(super) runs: Vec<RunId>,
+    pub(super) keys: Vec<KeyName>,
+}
+
+impl Questions {
+    /// What `known` cannot answer. With `doubt` nothing that it remembers of runs counts, and admitted runs are
+    /// looked for as well: the batch failed before.
+    pub(super) fn of<'a>(ops: impl Iterator<Item = &'a Op>, known: &Known, doubt: bool) -> Self {
+        let mut questions = Self::default();
+        for op in ops {
+            match op {
+                Op::Admit(admission) => {
+                    if let Some(key) = &admission.idempotency {
+                        questions.keys.push((admission.namespace.clone(), key.key.clone()));
+                    }
+                    questions.runs.extend(doubt.then_some(admission.run));
+                }
+                Op::Append(append) => {
+                    questions.runs.extend((doubt || known.tail(append.run).is_none()).then_some(append.run));
+                }
+                Op::Snapshot { run, .. } => {
+                    questions.runs.extend((doubt || known.tail(*run).is_none()).then_some(*run));
+                }
+                Op::Claim { .. } | Op::Blob { .. } | Op::Define(_) | Op::Retain { .. } | Op::Close => {}
+            }
+        }
+        questions.runs.sort_unstable();
+        questions.runs.dedup();
+        questions
+    }
+}
+
+/// A batch in the making.
+pub(super) struct Plan<'a> {
+    known: &'a Known,
+    decided: Decided,
+    keys: HashMap<KeyName, UsedKey>,
+    heads: HashMap<RunId, (HeadChange, Timestamp)>,
+    batch: Batch,
+}
+
+impl<'a> Plan<'a> {
+    /// A plan on top of what is known and of the answers to the batch's questions: a run that was asked for and is
+    /// not among `tails` does not exist.
+    pub(super) fn new(
+        known: &'a Known,
+        asked: &[RunId],
+        tails: Vec<(RunId, Tail)>,
+        keys: HashMap<KeyName, UsedKey>,
+    ) -> Self {
+        let mut decided = Decided::default();
+        decided.tails.extend(asked.iter().map(|run| (*run, None)));
+        decided.tails.extend(tails.into_iter().map(|(run, tail)| (run, Some(tail))));
+        Self { known, decided, keys, heads: HashMap::new(), batch: Batch::new() }
+    }
+
+    /// Decides one write. A refusal changes nothing.
+    pub(super) fn take(&mut self, op: &Op) -> Result<Outcome, StoreError> {
+        match op {
+            Op::Admit(admission) => self.admit(admission).map(Outcome::Admitted),
+            Op::Append(append) => self.append(append).map(|()| Outcome::Done),
+            Op::Snapshot { run, epoch, snapshot } => self.snapshot(*run, *epoch, snapshot).map(|()| Outcome::Done),
+            Op::Claim { shard, owner } => self.claim(*shard, owner).map(Outcome::Claimed),
+            Op::Blob { run, blob, data } => self.batch.blob(*run, blob.sha256, data).map(|()| Outcome::Done),
+            // The writer gives these a transaction of their own and never plans them.
+            Op::Define(_) | Op::Retain { .. } | Op::Close => Err(StoreError::Closed),
+        }
+    }
+
+    /// The rows to write, and what will be known once they are written.
+    pub(super) fn finish(mut self) -> Result<(Batch, Decided), StoreError> {
+        for (run, (head, at)) in self.heads {
+            self.batch.head(run, head, at)?;
+        }
+        Ok((self.batch, self.decided))
+    }
+
+    fn tail(&self, run: RunId) -> Option<Tail> {
+        self.decided.tails.get(&run).copied().unwrap_or_else(|| self.known.tail(run))
+    }
+
+    fn fence(&self, run: RunId, carried: Epoch) -> Result<(), StoreError> {
+        check::epoch(run.shard(), carried, self.epoch(run.shard()))
+    }
+
+    fn epoch(&self, shard: ShardId) -> Epoch {
+        self.decided.epochs.get(&shard).or_else(|| self.known.epochs.get(&shard)).copied().unwrap_or_default()
+    }
+
+    fn admit(&mut self, admission: &Admission) -> Result<Admitted, StoreError> {
+        let Admission { run, namespace, entry, idempotency, .. } = admission;
+        let name = idempotency.as_ref().map(|key| (namespace.clone(), key.key.clone()));
+        if let (Some(key), Some(name)) = (idempotency, &name) {
+            let used = self.keys.get(name).filter(|used| used.expires_at > entry.at);
+            if let Some(used) = used {
+                let same = used.fingerprint == key.fingerprint;
+                return Ok(if same { Admitted::Replayed(used.run) } else { Admitted::KeyReused(used.run) });
+            }
+        }
+        if self.tail(*run).is_some() {
+            return Err(StoreError::SeqTaken { run: *run, seq: Seq(1) });
+        }
+        let head = check::head(admission.head);
+        self.batch.run(admission, head)?;
+        self.batch.entry(*run, entry);
+        self.batch.key(admission)?;
+        if let (Some(key), Some(name)) = (idempotency, name) {
+            let used = UsedKey { run: *run, fingerprint: key.fingerprint, expires_at: key.expires_at };
+            self.keys.insert(name, used);
+        }
+        self.decided.tails.insert(*run, Some(Tail { next: next(entry), state: head.state }));
+        Ok(Admitted::New)
+    }
+
+    fn append(&mut self, append: &Append) -> Result<(), StoreError> {
+        let Append { run, epoch, entry, head } = append;
+        self.fence(*run, *epoch)?;
+        let mut tail = self.tail(*run).ok_or(StoreError::UnknownRun(*run))?;
+        check::sequence(*run, tail.next, entry)?;
+        self.batch.entry(*run, entry);
+        tail.next = next(entry);
+        if let Some(head) = head.map(check::head) {
+            self.batch.count_change(tail.state, head.state);
+            tail.state = head.state;
+            self.heads.insert(*run, (head, entry.at));
+        }
+        self.decided.tails.insert(*run, Some(tail));
+        Ok(())
+    }
+
+    fn snapshot(&mut self, run: RunId, epoch: Epoch, snapshot: &Snapshot) -> Result<(), StoreError> {
+        self.fence(run, epoch)?;
+        let tail = self.tail(run).ok_or(StoreError::UnknownRun(run))?;
+        check::snapshot(run, tail.next, snapshot.seq)?;
+        self.batch.snapshot(run, snapshot)
+    }
+
+    fn claim(&mut self, shard: ShardId, owner: &str) -> Result<Epoch, StoreError> {
+        let epoch = Epoch(self.epoch(shard).0 + 1);
+        self.batch.claim(shard, epoch, owner)?;
+        self.decided.epochs.insert(shard, epoch);
+        Ok(epoch)
+    }
+}
+
+fn next(entry: &Entry) -> u64 {
+    entry.seq.0 + u64::from(entry.count)
+}
