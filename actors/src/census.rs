@@ -81,29 +81,36 @@ impl Census {
         self.citizens.iter().filter(|citizen| citizen.key().kind() == kind).count()
     }
 
+    /// What the census knows of one actor.
+    #[must_use]
+    pub fn line(&self, address: &Address) -> Option<CensusLine> {
+        self.citizens.get(address).map(|citizen| line(address, &citizen))
+    }
+
     /// The actors with the most waiting messages first, at most `limit` of them.
     #[must_use]
     pub fn lines(&self, limit: usize) -> Vec<CensusLine> {
         let mut lines: Vec<_> = self
             .citizens
             .iter()
-            .map(|entry| {
-                let (address, citizen) = entry.pair();
-                let vitals = &citizen.vitals;
-                CensusLine {
-                    actor: address.to_string(),
-                    kind: address.kind(),
-                    depth: vitals.depth(),
-                    capacity: vitals.capacity(),
-                    age_ms: u64::try_from(vitals.age().as_millis()).unwrap_or(u64::MAX),
-                    handled: vitals.handled(),
-                    restarts: vitals.restarts(),
-                    quarantined: citizen.quarantined.clone(),
-                }
-            })
+            .map(|entry| line(entry.key(), entry.value()))
             .collect();
         lines.sort_by(|a, b| (b.depth, b.restarts, &a.actor).cmp(&(a.depth, a.restarts, &b.actor)));
         lines.truncate(limit);
         lines
+    }
+}
+
+fn line(address: &Address, citizen: &Citizen) -> CensusLine {
+    let vitals = &citizen.vitals;
+    CensusLine {
+        actor: address.to_string(),
+        kind: address.kind(),
+        depth: vitals.depth(),
+        capacity: vitals.capacity(),
+        age_ms: u64::try_from(vitals.age().as_millis()).unwrap_or(u64::MAX),
+        handled: vitals.handled(),
+        restarts: vitals.restarts(),
+        quarantined: citizen.quarantined.clone(),
     }
 }

@@ -33,6 +33,8 @@ pub enum RunAsk {
         /// The last event that the asker knows.
         beyond: Seq,
     },
+    /// Show where you stand as soon as you have ended.
+    AwaitEnd,
     /// Show where you stand.
     Read,
 }

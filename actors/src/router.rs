@@ -8,17 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use motet_engine::access::{Action, Caller, Denied, Principal};
-use motet_engine::definition::Definition;
+use motet_engine::definition::{Definition, Workflow};
 use motet_engine::event::{Event, Submission};
 use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{Name, Namespace, RunId, Seq, ShardId};
-use motet_engine::run::Run;
+use motet_engine::run::{Run, State};
 use motet_engine::schema::SchemaError;
 use motet_engine::time::Timestamp;
 use motet_engine::trace::TraceContext;
 use motet_engine::value::Value;
 use motet_store::StoreError;
 use motet_store::port::{Admitted, IdempotencyKey, PutOutcome, RunHead, RunQuery};
+use tokio::sync::oneshot;
 
 use crate::address::Address;
 use crate::catalog::{Catalog, CatalogError};
@@ -54,6 +55,26 @@ pub struct Submitted {
     pub run: RunId,
     /// Whether an earlier submission with the same key had started it.
     pub replayed: bool,
+}
+
+/// A run that is durable, and what is known of it without asking anyone.
+#[derive(Debug)]
+pub struct Begun {
+    /// Which run it is.
+    pub submitted: Submitted,
+    /// The run as it stood when it became durable; none for one that an earlier submission had started.
+    pub run: Option<Run>,
+    end: Option<oneshot::Receiver<Result<Answer, RouteError>>>,
+}
+
+impl Begun {
+    fn new(run: Run) -> Self {
+        Self { submitted: Submitted { run: run.id(), replayed: false }, run: Some(run), end: None }
+    }
+
+    fn replayed(run: RunId) -> Self {
+        Self { submitted: Submitted { run, replayed: true }, run: None, end: None }
+    }
 }
 
 /// Why a run was not started.
@@ -167,6 +188,15 @@ impl Router {
     /// # Errors
     /// When it may not be started or could not be made durable; then nothing was started.
     pub async fn submit(&self, caller: &Caller, request: SubmitRequest) -> Result<Submitted, SubmitError> {
+        self.begin(caller, request, false).await.map(|begun| begun.submitted)
+    }
+
+    /// Starts a run like [`Router::submit`] and keeps hold of it: where it stands now, and with `awaited` its end as
+    /// soon as it comes, without asking the store again.
+    ///
+    /// # Errors
+    /// When it may not be started or could not be made durable; then nothing was started.
+    pub async fn begin(&self, caller: &Caller, request: SubmitRequest, awaited: bool) -> Result<Begun, SubmitError> {
         caller.may(Action::SubmitRun)?;
         if !self.is_open() {
             return Err(SubmitError::Stopping);
@@ -191,23 +221,25 @@ impl Router {
         let shard = ShardId(u16::try_from(entropy % u64::from(self.runs.shards().max(1))).unwrap_or(0));
         let id = RunId::new(submission.at, shard, self.entropy.next());
         let (run, events) = Run::submit(id, &workflow, submission).map_err(SubmitError::Unfit)?;
-        let ended = run.phase().is_end();
         let epoch = self.runs.epoch(shard).ok_or(SubmitError::Stopping)?;
         let reservation = self.runs.reserve(id);
         let new = NewRun::prepare(&*self.runs.parts().store, run, events, request.idempotency).await?;
         let (admitted, driver) = new.admit(self.runs.parts(), epoch).await?;
         match admitted {
-            Admitted::Replayed(run) => return Ok(Submitted { run, replayed: true }),
+            Admitted::Replayed(run) => return Ok(Begun::replayed(run)),
             Admitted::KeyReused(run) => return Err(SubmitError::KeyReused(run)),
             Admitted::New => {}
         }
         metrics::counter!("motet_runs_submitted_total").increment(1);
-        if !ended {
+        let mut begun = Begun::new(driver.run().clone());
+        if !driver.run().phase().is_end() {
             self.runs.count_unfinished(1);
+            let (reply, end) = oneshot::channel();
+            begun.end = awaited.then_some(end);
             // The run is durable: whatever happens to its actor, it is not lost.
             match reservation.filter(|_| self.runs.has_room()) {
                 Some(reservation) => {
-                    if let Err(error) = reservation.start(driver).await {
+                    if let Err(error) = reservation.start(driver, awaited.then_some(reply)).await {
                         tracing::warn!(run = %id, %error, "run admitted but not started; it is picked up later");
                         self.runs.leave_for_later();
                     }
@@ -215,7 +247,29 @@ impl Router {
                 None => self.runs.leave_for_later(),
             }
         }
-        Ok(Submitted { run: id, replayed: false })
+        Ok(begun)
+    }
+
+    /// Waits until a run that was begun has ended, at most `patience`, and gives it as it stands then.
+    ///
+    /// # Errors
+    /// When the run cannot be read.
+    pub async fn end_of(&self, caller: &Caller, begun: Begun, patience: Duration) -> Result<Run, RouteError> {
+        let deadline = tokio::time::Instant::now() + patience;
+        let run = match begun.run {
+            Some(run) if run.phase().is_end() => return Ok(run),
+            run => run,
+        };
+        if let (Some(run), Some(end)) = (run, begun.end) {
+            match tokio::time::timeout_at(deadline, end).await {
+                Ok(Ok(Ok(Answer::State(state)))) => return restored(run.id(), Arc::clone(run.workflow()), *state),
+                Err(_) => return self.read_run(caller, run.id()).await,
+                // Its actor ended before the run did: whoever carries it on is asked.
+                Ok(_) => {}
+            }
+        }
+        let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
+        self.wait_for_end(caller, begun.submitted.run, patience).await
     }
 
     /// Asks the actor at an address, wherever it lives, and waits at most `patience` for its answer.
@@ -295,8 +349,19 @@ impl Router {
     /// # Errors
     /// When the run does not exist or cannot be read.
     pub async fn wait_for_end(&self, caller: &Caller, run: RunId, patience: Duration) -> Result<Run, RouteError> {
-        match self.watch(caller, run, Seq(u64::MAX), patience).await {
-            Ok(_) | Err(RouteError::Expired) => self.read_run(caller, run).await,
+        allow(caller, Action::ReadRun)?;
+        match self.ask(caller, &Address::Run(run), Ask::Run(RunAsk::AwaitEnd), patience).await {
+            Ok(Answer::State(state)) if state.submission.namespace == caller.namespace => {
+                let submission = &state.submission;
+                let workflow = self
+                    .catalog
+                    .workflow(&submission.namespace, &submission.workflow, Some(&submission.version))
+                    .await
+                    .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()))?;
+                restored(run, workflow, *state)
+            }
+            Ok(_) => Err(RouteError::Unknown(run.to_string())),
+            Err(RouteError::Expired) => self.read_run(caller, run).await,
             Err(error) => Err(error),
         }
     }
@@ -358,6 +423,11 @@ impl Router {
         }
         Ok(outcome)
     }
+}
+
+fn restored(id: RunId, workflow: Arc<Workflow>, state: State) -> Result<Run, RouteError> {
+    Run::restore(id, workflow, state)
+        .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()).into())
 }
 
 fn allow(caller: &Caller, action: Action) -> Result<(), RouteError> {

@@ -37,7 +37,25 @@ const MAX_WATCHERS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct RunMessage {
     pub(crate) ask: RunAsk,
-    pub(crate) reply: Option<oneshot::Sender<Result<Answer, RouteError>>>,
+    pub(crate) reply: Option<Reply>,
+}
+
+/// Where an answer goes.
+pub(crate) type Reply = oneshot::Sender<Result<Answer, RouteError>>;
+
+/// What a watcher waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Awaited {
+    /// An event after this one, or the end.
+    Beyond(Seq),
+    /// The end, with the whole state.
+    End,
+}
+
+/// What an actor begins with: the run, and who waits for its end from the start.
+pub(crate) struct Birth {
+    pub(crate) driver: RunDriver,
+    pub(crate) awaited_by: Option<Reply>,
 }
 
 /// The actor's fixed parts.
@@ -52,7 +70,7 @@ pub(crate) struct Live {
     driver: RunDriver,
     caller: Caller,
     priority: i8,
-    watchers: Vec<(Seq, oneshot::Sender<Result<Answer, RouteError>>)>,
+    watchers: Vec<(Awaited, Reply)>,
     calls: HashMap<CallId, AbortHandle>,
     alarm: Option<(Timestamp, AbortHandle)>,
 }
@@ -69,14 +87,16 @@ impl Drop for Live {
 impl Actor for RunActor {
     type Msg = Letter<RunMessage>;
     type State = Live;
-    type Arguments = RunDriver;
+    type Arguments = Birth;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, driver: RunDriver) -> Result<Live, ActorProcessingErr> {
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, birth: Birth) -> Result<Live, ActorProcessingErr> {
+        let Birth { driver, awaited_by } = birth;
         let submission = driver.run().submission();
         let caller =
             Caller { namespace: submission.namespace.clone(), principal: Principal::System, trace: submission.trace };
         let priority = submission.priority;
-        Ok(Live { driver, caller, priority, watchers: vec![], calls: HashMap::new(), alarm: None })
+        let watchers = awaited_by.map(|reply| (Awaited::End, reply)).into_iter().collect();
+        Ok(Live { driver, caller, priority, watchers, calls: HashMap::new(), alarm: None })
     }
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, live: &mut Live) -> Result<(), ActorProcessingErr> {
@@ -93,7 +113,8 @@ impl Actor for RunActor {
         let (_, message) = letter.open(&self.vitals);
         match message.ask {
             RunAsk::Read => answer(message.reply, Ok(Answer::State(Box::new(live.driver.run().state().clone())))),
-            RunAsk::Watch { beyond } => self.watch(live, beyond, message.reply),
+            RunAsk::Watch { beyond } => self.watch(live, Awaited::Beyond(beyond), message.reply),
+            RunAsk::AwaitEnd => self.watch(live, Awaited::End, message.reply),
             RunAsk::Input(input) => return self.take(&myself, live, &input, message.reply).await,
         }
         Ok(())
@@ -106,7 +127,7 @@ impl RunActor {
         myself: &ActorRef<Letter<RunMessage>>,
         live: &mut Live,
         input: &Input,
-        reply: Option<oneshot::Sender<Result<Answer, RouteError>>>,
+        reply: Option<Reply>,
     ) -> Result<(), ActorProcessingErr> {
         if let Input::CallFinished { call, .. } = input {
             live.calls.remove(call);
@@ -157,6 +178,8 @@ impl RunActor {
                 }
             });
         }
+        // One who went away must not keep a waiting run alive.
+        live.watchers.retain(|(_, watcher)| !watcher.is_closed());
         let wake = live.driver.run().next_wake();
         let now = self.runs.clock().now();
         let parked = live.driver.run().calls_owed() == 0
@@ -235,25 +258,32 @@ impl RunActor {
         live.alarm = Some((at, alarm.abort_handle()));
     }
 
-    fn watch(&self, live: &mut Live, beyond: Seq, reply: Option<oneshot::Sender<Result<Answer, RouteError>>>) {
+    fn watch(&self, live: &mut Live, awaited: Awaited, reply: Option<Reply>) {
         let Some(reply) = reply else { return };
         live.watchers.retain(|(_, watcher)| !watcher.is_closed());
         if live.watchers.len() >= MAX_WATCHERS {
             let words = format!("{} is watched by {MAX_WATCHERS} others already", self.run);
             answer(Some(reply), Err(RouteError::Overloaded(words)));
         } else {
-            live.watchers.push((beyond, reply));
+            live.watchers.push((awaited, reply));
             self.tell_watchers(live);
         }
     }
 
     fn tell_watchers(&self, live: &mut Live) {
-        let (seq, ended) = (live.driver.run().seq(), live.driver.run().phase().is_end());
-        let (due, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut live.watchers).into_iter().partition(|(beyond, _)| ended || seq > *beyond);
-        live.watchers = waiting;
-        for (_, watcher) in due {
-            answer(Some(watcher), Ok(Answer::Progress { seq, ended }));
+        if live.watchers.is_empty() {
+            return;
+        }
+        let run = live.driver.run();
+        let (seq, ended) = (run.seq(), run.phase().is_end());
+        let due = |awaited: Awaited| ended || matches!(awaited, Awaited::Beyond(beyond) if seq > beyond);
+        for place in (0..live.watchers.len()).rev().filter(|place| due(live.watchers[*place].0)).collect::<Vec<_>>() {
+            let (awaited, watcher) = live.watchers.swap_remove(place);
+            let words = match awaited {
+                Awaited::Beyond(_) => Answer::Progress { seq, ended },
+                Awaited::End => Answer::State(Box::new(live.driver.run().state().clone())),
+            };
+            answer(Some(watcher), Ok(words));
         }
     }
 
@@ -264,7 +294,7 @@ impl RunActor {
 }
 
 /// Answers whoever still listens; one who went away needs no answer.
-fn answer(reply: Option<oneshot::Sender<Result<Answer, RouteError>>>, words: Result<Answer, RouteError>) {
+fn answer(reply: Option<Reply>, words: Result<Answer, RouteError>) {
     if let Some(reply) = reply {
         let _ = reply.send(words);
     }

@@ -27,7 +27,7 @@ use crate::mailbox::{Mailbox, SendError};
 use crate::message::{Answer, RouteError, RunAsk};
 use crate::ports::Clock;
 use crate::router::Router;
-use crate::run_actor::{RunActor, RunMessage, failure_class};
+use crate::run_actor::{Birth, Reply, RunActor, RunMessage, failure_class};
 use crate::supervisor::{Children, Nursery};
 
 /// Places in a run's mailbox.
@@ -319,7 +319,7 @@ impl Runs {
         if driver.run().phase().is_end() {
             return Ok(Found::Ended(Box::new(driver.run().clone())));
         }
-        reservation.start(driver).await.map(Found::Live)
+        reservation.start(driver, None).await.map(Found::Live)
     }
 
     /// Brings a run up unless it is up or has ended; for recovery and timers.
@@ -373,7 +373,7 @@ fn answer_for_ended(run: &Run, ask: &RunAsk) -> Answer {
     match ask {
         RunAsk::Input(_) => Answer::Rejected(Rejection::Ended),
         RunAsk::Watch { .. } => Answer::Progress { seq: run.seq(), ended: true },
-        RunAsk::Read => Answer::State(Box::new(run.state().clone())),
+        RunAsk::Read | RunAsk::AwaitEnd => Answer::State(Box::new(run.state().clone())),
     }
 }
 
@@ -386,15 +386,20 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Spawns the actor of a run.
-    pub(crate) async fn start(mut self, driver: RunDriver) -> Result<Mailbox<RunMessage>, RouteError> {
+    /// Spawns the actor of a run; `awaited_by` is told of its end.
+    pub(crate) async fn start(
+        mut self,
+        driver: RunDriver,
+        awaited_by: Option<Reply>,
+    ) -> Result<Mailbox<RunMessage>, RouteError> {
         let runs = Arc::clone(&self.runs);
         let Some(supervisor) = runs.supervisor.get() else { return Err(RouteError::NotOwner) };
         let address = Address::Run(self.run);
         let vitals = runs.census.enter(address.clone(), MAILBOX);
         let actor = RunActor { run: self.run, runs: Arc::clone(&runs), vitals: Arc::clone(&vitals) };
         // Whoever looks for the run before the slot names its mailbox waits for this reservation to end.
-        let (actor, _) = ActorRuntime::spawn_linked_instant(None, actor, driver, supervisor.clone()).map_err(|error| {
+        let birth = Birth { driver, awaited_by };
+        let (actor, _) = ActorRuntime::spawn_linked_instant(None, actor, birth, supervisor.clone()).map_err(|error| {
             RouteError::Failed(Failure::new(FailureClass::Internal, format!("the run's actor cannot start: {error}")))
         })?;
         runs.children.enter(&actor.get_cell(), address);

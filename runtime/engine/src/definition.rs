@@ -182,7 +182,7 @@ pub enum Call {
         with: Template,
     },
     /// Stores vectors: `with: {index, vectors: [{id, values, metadata}], namespace}`, or one of them as
-    /// `{index, id, values, metadata}`.
+    /// `{index, id, values, metadata}`, or columns that keep a tensor whole: `{index, ids, vectors, metadata: [..]}`.
     VectorUpsert {
         /// Arguments by name.
         with: Template,

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use minijinja::machinery::{Token, tokenize};
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr};
 use minijinja::{Environment, ErrorKind, State, UndefinedBehavior, Value as PromptValue};
 
@@ -25,6 +27,10 @@ pub const MAX_SOURCE: usize = 256 * 1024;
 pub const MAX_OUTPUT: usize = 1024 * 1024;
 /// Budget of one rendering: an instruction costs one, data about one per 64 bytes (a JSON byte sixteen times that).
 const FUEL: u64 = 1_000_000;
+/// Most tokens of one `{{ }}` or `{% %}`: its operators become one branch that the compiler follows by recursion.
+const MAX_TAG: usize = 1_000;
+/// Most `elif` of one template, which nest in each other.
+const MAX_ELIF: usize = 100;
 const NAME: &str = "prompt";
 
 /// Why a text is no prompt template.
@@ -56,6 +62,7 @@ impl PromptTemplate {
             let message = format!("the template has {} bytes; at most {MAX_SOURCE} are allowed", source.len());
             return Err(PromptError { line: 1, column: 1, message });
         }
+        check_depth(source)?;
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
@@ -106,6 +113,27 @@ impl fmt::Debug for PromptTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PromptTemplate").field(&self.source).finish()
     }
+}
+
+/// Refuses templates that would exhaust the stack: minijinja bounds brackets and blocks, but neither chains of
+/// operators nor of `elif`.
+fn check_depth(source: &str) -> Result<(), PromptError> {
+    let (mut in_tag, mut elifs, mut after_start) = (0usize, 0usize, false);
+    for (token, span) in tokenize(source, false, SyntaxConfig::default()).map_while(Result::ok) {
+        match token {
+            Token::TemplateData(_) | Token::VariableStart | Token::BlockStart => in_tag = 0,
+            Token::Ident("elif") if after_start => elifs += 1,
+            _ => in_tag += 1,
+        }
+        after_start = matches!(token, Token::BlockStart);
+        let message = match (in_tag > MAX_TAG, elifs > MAX_ELIF) {
+            (true, _) => format!("one tag has more than {MAX_TAG} tokens; split it"),
+            (_, true) => format!("the template has more than {MAX_ELIF} elif; look the text up in a map instead"),
+            _ => continue,
+        };
+        return Err(PromptError { line: span.start_line as usize, column: span.start_col as usize + 1, message });
+    }
+    Ok(())
 }
 
 fn located(source: &str, error: &minijinja::Error) -> PromptError {

@@ -538,11 +538,15 @@ fn deep_inputs_do_not_exhaust_the_stack() {
             ("{{ a.", "}}"),
             ("{{ -", "}}"),
             ("{{ not ", "}}"),
+            ("{{ a~", "}}"),
+            ("{{ a|list", "}}"),
+            ("{{ a if b else ", "}}"),
         ] {
             render(&format!("{}a{}", open.repeat(depth), close.repeat(depth)));
             let (before, inner) = open.split_at(3);
             render(&format!("{before}{}a{}", inner.repeat(depth), close));
         }
+        render(&format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(depth)));
         let nested = (0..depth.min(400)).fold(json!({"$ref": "#/$defs/a"}), |inner, _| json!({"not": inner}));
         let _ = timed("deep", || (Template::compile(&nested).is_err(), parse_definition_value(&nested).is_err()));
         let _ = timed("schema", || Schema::compile(&json!({"$defs": {"a": {"type": "string"}}, "not": nested})));

@@ -1,2 +1,15 @@
-//! motet
-fn main() {}
+//! The `motet` binary: reads its arguments, does what they say, ends with an exit code that scripts can use.
+//!
+//! Holds no rules of its own: the process is `motet_server::bootstrap`, the commands are in `cli`. Used by people,
+//! scripts and service managers.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
+
+mod cli;
+mod demo;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

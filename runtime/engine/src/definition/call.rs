@@ -5,7 +5,7 @@
 
 use super::diagnostic::Diagnostics;
 use super::fields::{Fields, name};
-use super::node::{Content, Node};
+use super::node::{Content, Entry, Node};
 use super::references::Site;
 use super::workflow::{schema, template};
 use super::{Call, ParseFormat};
@@ -42,7 +42,7 @@ pub(super) const KINDS: [Kind; 6] = [
     Kind {
         name: "vector.upsert",
         keys: &[],
-        arguments: Some(&["index", "vectors", "id", "values", "metadata", "namespace"]),
+        arguments: Some(&["index", "vectors", "ids", "id", "values", "metadata", "namespace"]),
         required: &["index"],
     },
 ];
@@ -161,6 +161,10 @@ fn check_arguments(fields: &Fields<'_>, kind: &Kind, owner: &str, out: &mut Diag
 }
 
 fn check_upsert(arguments: &Fields<'_>, place: super::node::Place, out: &mut Diagnostics<'_>) {
+    if let Some(ids) = arguments.entry("ids") {
+        check_columns(arguments, ids, place, out);
+        return;
+    }
     let single = ["id", "values", "metadata"].into_iter().find_map(|key| arguments.entry(key));
     match (arguments.get("vectors"), single) {
         (Some(_), Some(entry)) => {
@@ -182,6 +186,25 @@ fn check_upsert(arguments: &Fields<'_>, place: super::node::Place, out: &mut Dia
             }
         }
         (Some(_), None) => {}
+    }
+}
+
+/// The form that keeps a tensor whole: `ids`, `vectors` and `metadata` beside each other.
+fn check_columns(arguments: &Fields<'_>, ids: &Entry, place: super::node::Place, out: &mut Diagnostics<'_>) {
+    if arguments.get("vectors").is_none() {
+        out.advise(place, "missing-key", "'ids' stands without 'vectors'", "give as many vectors as ids");
+    }
+    if !is_dynamic(&ids.value) && !matches!(ids.value.content, Content::List(_)) {
+        out.report(ids.value.place, "wrong-type", format!("'ids' must be a list, not {}", ids.value.kind()));
+    }
+    for entry in ["id", "values"].into_iter().filter_map(|key| arguments.entry(key)) {
+        let message = format!("'{}' stands beside 'ids'", entry.key);
+        out.advise(
+            entry.key_place,
+            "misplaced-key",
+            message,
+            "give either 'ids' with 'vectors' or one 'id' with its 'values'",
+        );
     }
 }
 

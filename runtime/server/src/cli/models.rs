@@ -1,0 +1,124 @@
+//! `motet models`: which models the server has, what they did, and the fetching of what they need.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::client::segment;
+use super::failure::CliResult;
+use super::output::{Output, items, text};
+use super::{Context, fetch};
+
+/// Arguments of `motet models`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  motet models list                       state, calls and batches of every model
+  motet models show minilm                what it takes, gives and is
+  motet models fetch flows/               fetch what the models of a folder need, ahead of the first call
+  motet models fetch minilm               the same for the embedding model of the demo")]
+pub(crate) struct ModelsArgs {
+    #[command(subcommand)]
+    command: ModelsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum ModelsCommand {
+    /// List the models of the server.
+    List,
+    /// Show a model.
+    Show {
+        /// The model's name.
+        name: String,
+    },
+    /// Fetch artefacts into the cache, offline from any server.
+    Fetch {
+        /// Definition files or folders, or 'minilm'.
+        #[arg(value_name = "FILE|DIR|minilm", required = true)]
+        what: Vec<PathBuf>,
+        /// The folder of artefacts; by default the one that a server of this user has.
+        #[arg(long, value_name = "DIR")]
+        cache: Option<PathBuf>,
+    },
+}
+
+/// Does what was asked.
+pub(crate) async fn execute(context: &Context, args: ModelsArgs) -> CliResult {
+    let output = &context.output;
+    match args.command {
+        ModelsCommand::List => {
+            let answer = context.client()?.get("/api/v1/models").await?;
+            if output.is_json() { output.json(&answer) } else { list(output, items(&answer, "models")) }
+        }
+        ModelsCommand::Show { name } => {
+            let model = context.client()?.get(&format!("/api/v1/models/{}", segment(&name))).await?;
+            if output.is_json() { output.json(&model) } else { show(output, &model) }
+        }
+        ModelsCommand::Fetch { what, cache } => fetch::execute(context, &what, cache).await,
+    }
+}
+
+fn list(output: &Output, models: &[Value]) -> CliResult {
+    if models.is_empty() {
+        output.note("no models; put some with: motet apply FILE");
+        return Ok(());
+    }
+    let rows = models
+        .iter()
+        .map(|model| {
+            let figures = &model["figures"];
+            [
+                text(model, "name"),
+                text(model, "version"),
+                text(model, "backend"),
+                output.paint.state(&text(model, "state")),
+                text(figures, "calls"),
+                text(figures, "batches"),
+                figures["mean_batch"].as_f64().map_or_else(String::new, |mean| format!("{mean:.1}")),
+                text(figures, "largest_batch"),
+                text(figures, "busy_ms"),
+            ]
+        })
+        .collect();
+    let header = ["name", "version", "backend", "state", "calls", "batches", "mean", "largest", "busy ms"];
+    output.table(header, &[4, 5, 6, 7, 8], rows)
+}
+
+fn show(output: &Output, model: &Value) -> CliResult {
+    let paint = output.paint;
+    output.line(format!("{} {}", paint.bold(&text(model, "name")), paint.state(&text(model, "state"))))?;
+    output.line(format!("version   {}", text(model, "version")))?;
+    output.line(format!("backend   {}", text(model, "backend")))?;
+    if let Some(message) = model["error"]["message"].as_str() {
+        output.line(format!("error     {}", paint.red(message)))?;
+    }
+    for key in ["inputs", "outputs"] {
+        for spec in model["signature"][key].as_array().map_or(&[][..], Vec::as_slice) {
+            output.line(format!("{:<9} {}", key.trim_end_matches('s'), specification(spec)))?;
+        }
+    }
+    for (title, map) in [("facts", &model["signature"]["facts"]), ("figures", &model["figures"])] {
+        let Some(map) = map.as_object().filter(|map| !map.is_empty()) else { continue };
+        output.line(format!("\n{}", paint.bold(title)))?;
+        for (key, value) in map {
+            let value = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) if number.is_f64() => format!("{:.2}", number.as_f64().unwrap_or_default()),
+                other => other.to_string(),
+            };
+            output.line(format!("  {key:<16} {value}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// One input or output: `text: BYTES [*]`.
+fn specification(spec: &Value) -> String {
+    let lengths = spec["shape"].as_array().map_or(&[][..], Vec::as_slice);
+    let lengths: Vec<String> = lengths
+        .iter()
+        .map(|length| length.as_i64().filter(|length| *length >= 0).map_or_else(|| "*".to_owned(), |it| it.to_string()))
+        .collect();
+    format!("{}: {} [{}]", text(spec, "name"), text(spec, "datatype"), lengths.join(", "))
+}

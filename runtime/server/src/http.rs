@@ -1,0 +1,163 @@
+//! The HTTP surface: which routes there are, and what every request passes before it reaches one.
+//!
+//! Holds no rules: handlers read a request, ask the router, and show the answer. Used by `bootstrap`.
+
+mod actors;
+mod body;
+mod check;
+mod context;
+mod definitions;
+mod document;
+mod door;
+mod entry;
+mod events;
+mod health;
+mod idempotency;
+mod infer;
+mod limits;
+pub mod listener;
+mod mistakes;
+mod node;
+mod problem;
+mod query;
+mod run_view;
+mod runs;
+mod status;
+mod why;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use motet_actors::router::Router;
+use motet_engine::time::Timestamp;
+use motet_store::port::Store;
+use tokio_util::sync::CancellationToken;
+
+pub use run_view::RunView;
+
+use crate::settings::Settings;
+use limits::Limits;
+use problem::Problem;
+
+/// What every handler needs. One per server.
+pub struct App {
+    /// The door to the actors.
+    pub(crate) router: Arc<Router>,
+    /// For what needs no actor: heads, definitions, health.
+    pub(crate) store: Arc<dyn Store>,
+    /// Bounds at the entrance.
+    pub(crate) limits: Limits,
+    /// Longest `?wait=`.
+    pub(crate) max_wait: Duration,
+    /// Longest time for a request, beside its wait.
+    pub(crate) request_timeout: Duration,
+    /// How long an idempotency key is kept.
+    pub(crate) key_life: Duration,
+    /// Name of the node.
+    pub(crate) name: String,
+    /// When the server started.
+    pub(crate) started_at: Timestamp,
+    /// The same for measuring.
+    pub(crate) started: Instant,
+    /// Set when nothing new is taken any more.
+    pub(crate) stopping: CancellationToken,
+    metrics: PrometheusHandle,
+}
+
+/// Which listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// The API, with health beside it.
+    Api,
+    /// Health and metrics only.
+    Admin,
+}
+
+impl Surface {
+    /// The name in settings, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "http",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// The least life of an idempotency key: a client may repeat for a day.
+const KEY_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+impl App {
+    /// What handlers need, from the settings and the started node.
+    #[must_use]
+    pub fn new(
+        settings: &Settings,
+        router: Arc<Router>,
+        store: Arc<dyn Store>,
+        metrics: PrometheusHandle,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            limits: Limits::new(&settings.http),
+            max_wait: settings.http.max_wait,
+            request_timeout: settings.http.request_timeout,
+            key_life: KEY_LIFE,
+            name: settings.node.name.clone(),
+            started_at: router.now(),
+            started: Instant::now(),
+            stopping: CancellationToken::new(),
+            router,
+            store,
+            metrics,
+        })
+    }
+
+    /// The routes of a surface.
+    fn routes(self: &Arc<Self>, surface: Surface) -> axum::Router {
+        let health = axum::Router::new()
+            .route("/health/live", get(health::live))
+            .route("/health/ready", get(health::ready))
+            .route("/metrics", get(health::metrics));
+        let routes = match surface {
+            Surface::Admin => health,
+            Surface::Api => health.merge(api()),
+        };
+        routes
+            .fallback(async || Problem::new(404, "unknown_route", "there is nothing at this path; see /openapi.json"))
+            .method_not_allowed_fallback(async || {
+                Problem::new(405, "method_not_allowed", "this path does not take this method; 'Allow' names those it takes")
+            })
+            .with_state(Arc::clone(self))
+    }
+}
+
+fn api() -> axum::Router<Arc<App>> {
+    let definition = |kind| {
+        get(async move |state, context, name, query| definitions::show(kind, state, context, name, query).await).put(
+            async move |state, context, name, headers, body| {
+                definitions::put(kind, state, context, name, headers, body).await
+            },
+        )
+    };
+    let list = |kind| get(async move |state, context| definitions::list(kind, state, context).await);
+    use motet_store::port::DefinitionKind::{Index, Model, Workflow};
+    axum::Router::new()
+        .route("/api/v1/workflows", list(Workflow))
+        .route("/api/v1/workflows/{name}", definition(Workflow))
+        .route("/api/v1/workflows/{name}/runs", post(runs::submit))
+        .route("/api/v1/models", list(Model))
+        .route("/api/v1/models/{name}", definition(Model))
+        .route("/api/v1/models/{name}/infer", post(infer::infer))
+        .route("/api/v1/indexes", list(Index))
+        .route("/api/v1/indexes/{name}", definition(Index))
+        .route("/api/v1/check", post(check::check))
+        .route("/api/v1/runs", get(runs::list))
+        .route("/api/v1/runs/{id}", get(runs::show))
+        .route("/api/v1/runs/{id}/cancel", post(runs::cancel))
+        .route("/api/v1/runs/{id}/events", get(events::events))
+        .route("/api/v1/runs/{id}/why", get(why::why))
+        .route("/api/v1/actors", get(actors::list))
+        .route("/api/v1/node", get(node::show))
+        .route("/openapi.json", get(document::show))
+}
