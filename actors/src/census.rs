@@ -90,11 +90,7 @@ impl Census {
     /// The actors with the most waiting messages first, at most `limit` of them.
     #[must_use]
     pub fn lines(&self, limit: usize) -> Vec<CensusLine> {
-        let mut lines: Vec<_> = self
-            .citizens
-            .iter()
-            .map(|entry| line(entry.key(), entry.value()))
-            .collect();
+        let mut lines: Vec<_> = self.citizens.iter().map(|entry| line(entry.key(), entry.value())).collect();
         lines.sort_by(|a, b| (b.depth, b.restarts, &a.actor).cmp(&(a.depth, a.restarts, &b.actor)));
         lines.truncate(limit);
         lines

@@ -426,8 +426,7 @@ impl Router {
 }
 
 fn restored(id: RunId, workflow: Arc<Workflow>, state: State) -> Result<Run, RouteError> {
-    Run::restore(id, workflow, state)
-        .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()).into())
+    Run::restore(id, workflow, state).map_err(|error| Failure::new(FailureClass::Internal, error.to_string()).into())
 }
 
 fn allow(caller: &Caller, action: Action) -> Result<(), RouteError> {

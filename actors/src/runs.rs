@@ -399,9 +399,13 @@ impl Reservation {
         let actor = RunActor { run: self.run, runs: Arc::clone(&runs), vitals: Arc::clone(&vitals) };
         // Whoever looks for the run before the slot names its mailbox waits for this reservation to end.
         let birth = Birth { driver, awaited_by };
-        let (actor, _) = ActorRuntime::spawn_linked_instant(None, actor, birth, supervisor.clone()).map_err(|error| {
-            RouteError::Failed(Failure::new(FailureClass::Internal, format!("the run's actor cannot start: {error}")))
-        })?;
+        let (actor, _) =
+            ActorRuntime::spawn_linked_instant(None, actor, birth, supervisor.clone()).map_err(|error| {
+                RouteError::Failed(Failure::new(
+                    FailureClass::Internal,
+                    format!("the run's actor cannot start: {error}"),
+                ))
+            })?;
         runs.children.enter(&actor.get_cell(), address);
         let mailbox = Mailbox::new(actor, vitals);
         runs.slots.insert(self.run, Slot::Live(mailbox.clone()));

@@ -75,7 +75,7 @@ async fn main() -> Result<ExitCode> {
 
 async fn point(node: &Node, client: &Client, clients: usize) -> Result<Point> {
     let counters = async || -> Result<(f64, f64)> {
-        Ok((client.metric("motet_store_commits_total").await?, client.metric("motet_store_commit_events_sum").await?))
+        Ok((client.metric("motet_store_commits_total").await?, client.metric("motet_store_events_total").await?))
     };
     let before = counters().await?;
     let reached = closed_loop(node.http(), PATH, BODY, clients, TIME).await?;

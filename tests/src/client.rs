@@ -144,21 +144,22 @@ impl Client {
         Ok(self.get(&format!("/api/v1/runs/{id}")).await?.expect(200)?.body)
     }
 
-    /// Reads every event of a run.
+    /// Reads every event of a run, page after page.
     ///
     /// # Errors
     /// When there is no such run, or no answer.
     pub async fn events(&self, id: &str) -> Result<Vec<Value>> {
-        let request =
-            self.request(Method::GET, &format!("/api/v1/runs/{id}/events")).header(ACCEPT, "application/json");
-        let reply = self.send(request).await?.expect(200)?;
-        match reply.body {
-            Value::Array(events) => Ok(events),
-            Value::Object(mut body) => match body.remove("events").or_else(|| body.remove("items")) {
-                Some(Value::Array(events)) => Ok(events),
-                _ => bail!("no events in {body:?}"),
-            },
-            other => bail!("events of {id} are {other}"),
+        let mut events: Vec<Value> = vec![];
+        loop {
+            let path = format!("/api/v1/runs/{id}/events?last_event_id={}", events.len());
+            let request = self.request(Method::GET, &path).header(ACCEPT, "application/json");
+            let mut page = self.send(request).await?.expect(200)?.body;
+            let Value::Array(part) = page["events"].take() else { bail!("no events in {page}") };
+            let over = part.is_empty() || page["complete"] == true;
+            events.extend(part);
+            if over {
+                return Ok(events);
+            }
         }
     }
 
