@@ -3,12 +3,14 @@
 //! Never retries: a test that repeats a request says so itself. Used by every suite that talks to a node.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+
+use crate::waiting::looks;
 
 /// Longest time of one request; more than any `?wait=` of the tests.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -166,6 +168,20 @@ impl Client {
     /// Whether the node says that it is ready.
     pub async fn is_ready(&self) -> bool {
         self.readiness().await == Some(StatusCode::OK)
+    }
+
+    /// Waits until the node is ready.
+    ///
+    /// # Errors
+    /// When it is not within `limit`.
+    pub async fn until_ready(&self, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        let mut looks = looks();
+        while !self.is_ready().await {
+            ensure!(begun.elapsed() < limit, "the node is not ready after {} s", limit.as_secs());
+            looks.tick().await;
+        }
+        Ok(())
     }
 
     /// What the node says about its readiness; none while it does not listen.

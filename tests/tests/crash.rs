@@ -128,7 +128,7 @@ async fn submit_all(load: Arc<Load>) -> Result<()> {
                 }
                 Submission::Unknown => {
                     load.history.repeated();
-                    until(FINISH, "the node to come back", async || load.client.is_ready().await.then_some(())).await?;
+                    load.client.until_ready(FINISH).await?;
                 }
                 Submission::Refused(status) => ensure!(status == 503 || status == 429, "refused with {status}"),
             }
