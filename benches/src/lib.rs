@@ -1,1 +1,10 @@
-//! motet-benches
+//! What the benches share: the machine, the load generator, the floor below the store, the verdict.
+//!
+//! Measures nothing by itself. Used by the benches beside it, which `make bench` runs.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a bench fails loudly")]
+
+pub mod floor;
+pub mod load;
+pub mod machine;
+pub mod verdict;

@@ -163,8 +163,8 @@ mod tests {
     /// Panics on the text `panic`; on `wait` tells that it began and computes until it is cancelled.
     struct Odd {
         signature: ModelSignature,
-        began: Mutex<std_mpsc::Sender<()>>,
-        cancelled: Mutex<std_mpsc::Sender<()>>,
+        began: Mutex<std_mpsc::SyncSender<()>>,
+        cancelled: Mutex<std_mpsc::SyncSender<()>>,
     }
 
     impl Architecture for Odd {
@@ -204,8 +204,8 @@ mod tests {
     }
 
     fn start() -> Start {
-        let (began_sender, began) = std_mpsc::channel();
-        let (cancelled_sender, cancelled) = std_mpsc::channel();
+        let (began_sender, began) = std_mpsc::sync_channel(8);
+        let (cancelled_sender, cancelled) = std_mpsc::sync_channel(8);
         let architecture = Odd {
             signature: crate::fake::text_signature(),
             began: Mutex::new(began_sender),
