@@ -32,10 +32,7 @@ pub(super) const NAME: &str = "text-classifier";
 ///
 /// # Errors
 /// `Invalid` for an unknown output or damaged files, `NotFound` for a model that the program does not carry.
-pub(super) fn load(
-    definition: &ModelDefinition,
-    artefact: Option<PathBuf>,
-) -> Result<Box<dyn Architecture>, Failure> {
+pub(super) fn load(definition: &ModelDefinition, artefact: Option<PathBuf>) -> Result<Box<dyn Architecture>, Failure> {
     let output = match definition.parameters.get("output") {
         None => Output::default(),
         Some(value) => value.as_str().and_then(Output::from_name).ok_or_else(|| {

@@ -111,6 +111,7 @@ impl From<SubmitError> for Problem {
             SubmitError::Full(_) => Self::new(503, "overloaded", words).retry_after(LATER),
             SubmitError::Stopping => Self::new(503, "stopping", words).retry_after(LATER),
             SubmitError::Driver(error) => error.into(),
+            SubmitError::Broken(failure) => (&failure).into(),
         }
     }
 }
