@@ -36,7 +36,7 @@ pub(crate) async fn execute(context: &Context, args: IndexesArgs) -> CliResult {
     match args.command {
         IndexesCommand::List => {
             let answer = client.get("/api/v1/indexes").await?;
-            if output.is_json() { output.json(&answer) } else { list(output, items(&answer, "definitions")) }
+            if output.is_json() { output.json(&answer) } else { list(output, items(&answer, "indexes")) }
         }
         IndexesCommand::Show { name } => {
             let index = client.get(&format!("/api/v1/indexes/{}", segment(&name))).await?;
@@ -47,7 +47,7 @@ pub(crate) async fn execute(context: &Context, args: IndexesArgs) -> CliResult {
 
 /// A member of an index: of its figures, of its document, or what is so where the document says nothing.
 fn cell(index: &Value, key: &str) -> String {
-    let found = [&index["index"][key], &index["document"][key]].into_iter().find(|value| !value.is_null());
+    let found = [&index[key], &index["document"][key]].into_iter().find(|value| !value.is_null());
     match (found, key) {
         (Some(Value::String(text)), _) => text.clone(),
         (Some(other), _) => other.to_string(),

@@ -49,7 +49,7 @@ pub(crate) async fn execute(context: &Context, args: ModelsArgs) -> CliResult {
     match args.command {
         ModelsCommand::List => {
             let answer = context.client()?.get("/api/v1/models").await?;
-            if output.is_json() { output.json(&answer) } else { list(output, items(&answer, "definitions")) }
+            if output.is_json() { output.json(&answer) } else { list(output, items(&answer, "models")) }
         }
         ModelsCommand::Show { name } => {
             let model = context.client()?.get(&format!("/api/v1/models/{}", segment(&name))).await?;
@@ -67,9 +67,8 @@ fn list(output: &Output, models: &[Value]) -> CliResult {
     let rows = models
         .iter()
         .map(|definition| {
-            let (live, figures) = (&definition["model"], &definition["model"]["figures"]);
-            // A model that was put before the server's start and not called since is not loaded.
-            let state = if live.is_null() { "idle".to_owned() } else { text(live, "state") };
+            let figures = &definition["figures"];
+            let state = state(definition);
             [
                 text(definition, "name"),
                 text(definition, "version"),
@@ -87,9 +86,14 @@ fn list(output: &Output, models: &[Value]) -> CliResult {
     output.table(header, &[4, 5, 6, 7, 8], rows)
 }
 
+/// A model that was put before the server's start and not called since is not loaded.
+fn state(definition: &Value) -> String {
+    if definition["state"].is_null() { "idle".to_owned() } else { text(definition, "state") }
+}
+
 fn show(output: &Output, definition: &Value) -> CliResult {
-    let (paint, document, model) = (output.paint, &definition["document"], &definition["model"]);
-    let state = if model.is_null() { "idle".to_owned() } else { text(model, "state") };
+    let (paint, document, model) = (output.paint, &definition["document"], definition);
+    let state = state(definition);
     output.line(format!("{} {}", paint.bold(&text(definition, "name")), paint.state(&state)))?;
     let source = document["source"]["uri"].as_str().or_else(|| document["source"].as_str());
     let described = [

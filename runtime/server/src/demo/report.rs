@@ -154,7 +154,7 @@ impl Report {
 
 /// The models that did something.
 fn called(models: &Value) -> Vec<Value> {
-    let live = items(models, "definitions").iter().map(|definition| &definition["model"]);
+    let live = items(models, "models").iter();
     live.filter(|model| model["figures"]["calls"].as_u64() > Some(0)).cloned().collect()
 }
 
