@@ -83,10 +83,11 @@ fn broken_promises_are_found() {
     let failed = Kept { state: HeadState::Failed, ..whole.clone() };
     let event = |seq: u64, value: &str| json!({ "seq": seq, "value": value });
     type Tell = fn(&History);
+    type Case<'k> = (&'static str, bool, Tell, Vec<(&'static str, &'k Kept)>);
     let promised: Tell = |history| history.promised("k", "r");
     let two_runs: Tell = |history| (history.promised("k", "r"), history.promised("k", "s")).1;
     let two_keys: Tell = |history| (history.promised("k", "r"), history.promised("l", "r")).1;
-    let cases: [(&str, bool, Tell, Vec<(&str, &Kept)>); 6] = [
+    let cases: [Case<'_>; 6] = [
         ("all is well", true, promised, vec![("r", &whole)]),
         ("a lost run", false, promised, vec![]),
         ("a run that failed", false, promised, vec![("r", &failed)]),

@@ -85,7 +85,7 @@ async fn killed_under_load_it_loses_and_repeats_nothing() -> Result<()> {
     });
     let submitters: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(submit_all(Arc::clone(&load)))).collect();
     let readers: Vec<_> =
-        (0..READERS).map(|_| seed.next()).map(|seed| tokio::spawn(read_on(Arc::clone(&load), seed))).collect();
+        (0..READERS).map(|_| seed.draw()).map(|seed| tokio::spawn(read_on(Arc::clone(&load), seed))).collect();
     for kill in 0..kills {
         load.allowed.add_permits(RUNS_PER_KILL);
         let wait = Duration::from_millis(seed.between(BETWEEN_KILLS_MS.start, BETWEEN_KILLS_MS.end));
