@@ -1,7 +1,9 @@
 //! What durability costs a model: 256 runs at a time that embed one sentence each, against the bare backend.
 //!
 //! The bare backend gets batches of the size that the runs formed. Runs go through the actors and the store, in
-//! process; HTTP is measured by `durable_runs`.
+//! process; HTTP is measured by `durable_runs`. The goal holds where the model is what takes the time. The embedder that
+//! the binary carries needs some 20 us for a sentence, less than any durable run on the same cores: its figures are
+//! shown and not judged. `model's time` compares the time that replicas were busy instead of the whole.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench fails loudly")]
 
@@ -33,22 +35,28 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MUST_SHARE: f64 = 0.85;
 const SENTENCE: &str = "A motet is a piece of music for several voices that are heard together as one work, number ";
 
-/// A model under test: its definition, and how many runs give a figure worth having.
+/// A model under test.
 struct Subject {
     yaml: &'static str,
+    /// How many runs give a figure worth having.
     runs: usize,
+    /// Whether inference takes longer than everything else that a run needs.
+    model_bound: bool,
 }
 
 const SUBJECTS: [Subject; 2] = [
-    Subject { yaml: include_str!("models/offline.yaml"), runs: 8_192 },
-    Subject { yaml: include_str!("models/minilm.yaml"), runs: 1_024 },
+    Subject { yaml: include_str!("models/offline.yaml"), runs: 16_384, model_bound: false },
+    Subject { yaml: include_str!("models/minilm.yaml"), runs: 1_024, model_bound: true },
 ];
 
 #[tokio::main(flavor = "multi_thread")]
 async fn main() -> Result<ExitCode> {
     machine::print_facts();
     let mut verdict = Verdict::new();
-    println!("{:<12} {:>12} {:>12} {:>12} {:>8}", "model", "batch rows", "runs/s", "bare rows/s", "share");
+    println!(
+        "{:<12} {:>11} {:>11} {:>12} {:>10} {:>12}",
+        "model", "batch rows", "runs/s", "bare rows/s", "of bare", "model's time"
+    );
     for subject in &SUBJECTS {
         let Definition::Model(model) = parse(subject.yaml)? else { anyhow::bail!("not a model") };
         let artefacts =
@@ -58,17 +66,18 @@ async fn main() -> Result<ExitCode> {
             println!("{:<12} not in the cache, not measured: run the tests once, they fetch it", model.name);
             continue;
         }
-        measure(&model, subject.runs, artefacts, &mut verdict).await?;
+        measure(&model, subject, artefacts, &mut verdict).await?;
     }
     Ok(verdict.end())
 }
 
 async fn measure(
     model: &ModelDefinition,
-    runs: usize,
+    subject: &Subject,
     artefacts: Arc<ArtefactCache>,
     verdict: &mut Verdict,
 ) -> Result<()> {
+    let runs = subject.runs;
     machine::wait_until_quiet().await;
     let folder = tempfile::tempdir_in(build_folder())?;
     let node = start(folder.path(), Arc::clone(&artefacts)).await?;
@@ -84,15 +93,24 @@ async fn measure(
     embed_all(router, runs).await?;
     let per_second = runs as f64 / begun.elapsed().as_secs_f64();
     let after = view()?.figures;
-    let batch = ((after.rows - before.rows) as f64 / (after.batches - before.batches).max(1) as f64).round();
+    let rows = (after.rows - before.rows) as f64;
+    let batch = (rows / (after.batches - before.batches).max(1) as f64).round();
+    let while_busy = rows / ((after.busy_ms - before.busy_ms).max(1) as f64 / 1e3);
     node.stop(Duration::from_secs(5)).await?;
 
     machine::wait_until_quiet().await;
     let bare = bare(model, runs, batch as usize, &artefacts).await?;
-    let share = per_second / bare;
-    println!("{:<12} {batch:>12.0} {per_second:>12.0} {bare:>12.0} {:>7.0}%", model.name, share * 100.0);
-    verdict
-        .must(share >= MUST_SHARE, format!("{}: at least {:.0} % of the bare backend", model.name, MUST_SHARE * 100.0));
+    let (whole, busy) = (per_second / bare, while_busy / bare);
+    println!(
+        "{:<12} {batch:>11.0} {per_second:>11.0} {bare:>12.0} {:>9.0}% {:>11.0}%",
+        model.name,
+        whole * 100.0,
+        busy * 100.0
+    );
+    if subject.model_bound {
+        let goal = format!("{}: at least {:.0} % of the bare backend", model.name, MUST_SHARE * 100.0);
+        verdict.must(whole >= MUST_SHARE, goal);
+    }
     Ok(())
 }
 

@@ -68,7 +68,6 @@ impl Client {
     }
 
     /// A request to the API.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.inner.request(method, format!("http://{}{path}", self.http))
     }

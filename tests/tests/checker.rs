@@ -1,0 +1,116 @@
+//! The checker of histories finds what it is there to find: a test of the tests.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use motet_engine::access::Principal;
+use motet_engine::event::{Event, Submission};
+use motet_engine::id::{CallId, Name, Namespace, StepIndex};
+use motet_engine::time::Timestamp;
+use motet_engine::trace::TraceContext;
+use motet_engine::value::Value;
+use motet_store::port::HeadState;
+use motet_tests::history::{History, check_shape, check_wire};
+use motet_tests::journal::Kept;
+use serde_json::json;
+
+fn submitted() -> Event {
+    let submission = Submission {
+        namespace: Namespace::default(),
+        principal: Principal::Local,
+        workflow: Name::new("w").unwrap(),
+        version: "1".to_owned(),
+        input: Value::empty_map(),
+        tags: vec![],
+        priority: 0,
+        trace: TraceContext::start(1, 1),
+        at: Timestamp::from_millis(1),
+    };
+    Event::Submitted(submission.into())
+}
+
+fn scheduled(attempt: u32) -> Event {
+    let call = CallId { step: StepIndex(0), item: 0, attempt };
+    if attempt == 1 { Event::CallScheduled { call, with: Value::empty_map() } } else { Event::CallRetried { call } }
+}
+
+fn succeeded(text: &str) -> Event {
+    let output = Some(Value::from(json!({ "text": text })));
+    Event::StepSucceeded { step: StepIndex(0), output, fallback: false }
+}
+
+fn item(item: u32) -> Event {
+    let output = Value::from(json!(item));
+    Event::ItemSucceeded { step: StepIndex(0), item, output, fallback: false }
+}
+
+const END: Event = Event::RunSucceeded { output: None };
+
+#[test]
+fn journals_that_cannot_be_are_found() {
+    for (what, fits, events) in [
+        ("a plain run", true, vec![submitted(), scheduled(1), succeeded("a"), END]),
+        ("a retried step", true, vec![submitted(), scheduled(1), scheduled(2), succeeded("a"), END]),
+        ("two items", true, vec![submitted(), scheduled(1), item(0), item(1), succeeded("a"), END]),
+        ("no end", false, vec![submitted(), scheduled(1), succeeded("a")]),
+        ("two ends", false, vec![submitted(), scheduled(1), succeeded("a"), END, END]),
+        ("two submissions", false, vec![submitted(), submitted(), END]),
+        ("no submission", false, vec![scheduled(1), succeeded("a"), END]),
+        ("two results of a step", false, vec![submitted(), scheduled(1), succeeded("a"), succeeded("b"), END]),
+        ("two results of an item", false, vec![submitted(), item(0), item(0), succeeded("a"), END]),
+        ("an attempt twice", false, vec![submitted(), scheduled(1), scheduled(1), succeeded("a"), END]),
+        ("an attempt after the result", false, vec![submitted(), scheduled(1), succeeded("a"), scheduled(2), END]),
+    ] {
+        assert_eq!(check_shape(&events).is_ok(), fits, "{what}: {:?}", check_shape(&events));
+    }
+}
+
+#[test]
+fn numbers_that_are_missing_or_twice_are_found() {
+    for (numbers, fits) in
+        [(vec![], true), (vec![1, 2, 3], true), (vec![2], false), (vec![1, 3], false), (vec![1, 1], false)]
+    {
+        let events: Vec<_> = numbers.iter().map(|seq| json!({ "seq": seq })).collect();
+        assert_eq!(check_wire(&events).is_ok(), fits, "{numbers:?}");
+    }
+}
+
+#[test]
+fn broken_promises_are_found() {
+    let whole = Kept { state: HeadState::Succeeded, events: vec![submitted(), scheduled(1), succeeded("a"), END] };
+    let failed = Kept { state: HeadState::Failed, ..whole.clone() };
+    let event = |seq: u64, value: &str| json!({ "seq": seq, "value": value });
+    type Tell = fn(&History);
+    type Case<'k> = (&'static str, bool, Tell, Vec<(&'static str, &'k Kept)>);
+    let promised: Tell = |history| history.promised("k", "r");
+    let two_runs: Tell = |history| (history.promised("k", "r"), history.promised("k", "s")).1;
+    let two_keys: Tell = |history| (history.promised("k", "r"), history.promised("l", "r")).1;
+    let cases: [Case<'_>; 6] = [
+        ("all is well", true, promised, vec![("r", &whole)]),
+        ("a lost run", false, promised, vec![]),
+        ("a run that failed", false, promised, vec![("r", &failed)]),
+        ("a run that nobody asked for", false, promised, vec![("r", &whole), ("s", &whole)]),
+        ("a key with two runs", false, two_runs, vec![("r", &whole), ("s", &whole)]),
+        ("a run of two keys", false, two_keys, vec![("r", &whole)]),
+    ];
+    for (what, fits, tell, kept) in cases {
+        let history = History::new();
+        tell(&history);
+        let kept: BTreeMap<_, _> = kept.into_iter().map(|(run, kept)| (run.to_owned(), kept.clone())).collect();
+        assert_eq!(catch_unwind(AssertUnwindSafe(|| history.prove(&kept))).is_ok(), fits, "{what}");
+    }
+    for (what, fits, later) in [
+        ("more events", true, vec![event(1, "a"), event(2, "b")]),
+        ("a changed event", false, vec![event(1, "other")]),
+        ("an event less", false, vec![]),
+    ] {
+        let history = History::new();
+        history.promised("k", "r");
+        history.saw_events("r", vec![event(1, "a")]);
+        history.saw_events("r", later);
+        let kept = BTreeMap::from([("r".to_owned(), whole.clone())]);
+        assert_eq!(catch_unwind(AssertUnwindSafe(|| history.prove(&kept))).is_ok(), fits, "{what}");
+    }
+}
