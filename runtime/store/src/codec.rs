@@ -6,8 +6,8 @@
 //! Never trusts a length that it reads. Used by the drivers of runs and by the link between nodes.
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 
 /// First byte of journal payloads that this program writes.
 pub const JOURNAL_VERSION: u8 = 1;
@@ -18,8 +18,9 @@ pub const DISPOSABLE_VERSION: u8 = 1;
 /// Largest encoded value in bytes, version byte included.
 pub const MAX_BYTES: usize = 16 << 20;
 
-/// Deepest nesting of a journal payload: far past what a definition allows, far before a thread's stack ends.
-const MAX_DEPTH: usize = 256;
+/// Deepest nesting of a journal payload, counted as lists and maps of its encoding: twice what JSON input may have,
+/// and far before a thread's stack ends.
+const MAX_DEPTH: usize = 512;
 
 const DISPOSABLE: bincode::config::Configuration<
     bincode::config::LittleEndian,
@@ -55,10 +56,14 @@ pub enum CodecError {
 /// Encodes what the journal keeps: a version byte and MessagePack with field names.
 ///
 /// # Errors
-/// When the value has no MessagePack form or is too large.
+/// When the value has no MessagePack form, is too large, or is nested too deeply to be read again.
 pub fn encode_journal<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError> {
     let mut bytes = vec![JOURNAL_VERSION];
     rmp_serde::encode::write_named(&mut bytes, value).map_err(|error| CodecError::Encode(error.to_string()))?;
+    // A run whose journal cannot be read is lost, so what would be refused later is refused now.
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(&bytes[1..]);
+    decoder.set_max_depth(MAX_DEPTH);
+    IgnoredAny::deserialize(&mut decoder).map_err(|error| CodecError::Encode(error.to_string()))?;
     within_limit(bytes)
 }
 
@@ -124,7 +129,6 @@ mod tests {
     use motet_engine::id::RunId;
     use motet_engine::value::Value;
     use proptest::prelude::*;
-    use serde::Deserialize;
 
     use super::*;
 
@@ -201,6 +205,14 @@ mod tests {
         assert!(decode_disposable::<Bytes>(&forged).is_err());
         assert!(decode_disposable::<Vec<u64>>(&forged).is_err());
         assert!(decode_disposable::<Picture>(&forged).is_err());
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_written() {
+        let nested = |levels: usize| (0..levels).fold(Value::Null, |inner, _| Value::from(vec![inner]));
+        let deep = nested(200);
+        assert_eq!(decode_journal::<Value>(&encode_journal(&deep).unwrap()).unwrap(), deep);
+        assert!(matches!(encode_journal(&nested(600)), Err(CodecError::Encode(_))));
     }
 
     #[test]

@@ -21,12 +21,14 @@ mod schema;
 mod tests;
 mod writer;
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
 use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
 use motet_engine::time::Timestamp;
 use motet_engine::value::BlobRef;
@@ -70,7 +72,7 @@ impl SqliteStore {
         let connection = schema::open_writer(folder).await?;
         let status = Arc::new(Status::default());
         let (queue, writes) = Queue::new(Arc::clone(&status));
-        let writer = Writer::open(connection, writes, status, lock).await?;
+        let writer = Writer::open(connection, writes, Arc::clone(&status), lock).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(READER_WAIT)
@@ -79,7 +81,12 @@ impl SqliteStore {
             .connect_with(schema::read_options(folder))
             .await
             .map_err(|error| Trouble::of(&error).into_error())?;
-        tokio::spawn(writer.run());
+        tokio::spawn(async move {
+            if AssertUnwindSafe(writer.run()).catch_unwind().await.is_err() {
+                // Whoever looks after the process must see that nothing is written any more.
+                let _ = status.fault.set("the writer stopped unexpectedly".to_owned());
+            }
+        });
         Ok(Self { queue, readers })
     }
 }

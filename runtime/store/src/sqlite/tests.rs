@@ -203,7 +203,7 @@ async fn every_question_has_its_index() {
         (writer::FIND_KEYS.to_owned(), "SEARCH found USING PRIMARY KEY (namespace=? AND key=?)"),
         (reader::LOAD.to_owned(), "SEARCH journal USING INDEX journal_by_run (run=? AND seq>?)"),
         (reader::ENTRIES.to_owned(), "SEARCH journal USING INDEX journal_by_run (run=? AND seq>?)"),
-        (reader::UNFINISHED.to_owned(), "SEARCH run USING COVERING INDEX run_live (shard=? AND id>?)"),
+        (reader::UNFINISHED.to_owned(), "SEARCH run USING INDEX run_live (shard=? AND id>?)"),
         (reader::DUE.to_owned(), "SEARCH run USING COVERING INDEX run_due (shard=? AND wake_at<?)"),
         (reader::NEXT_WAKE.to_owned(), "SEARCH run USING COVERING INDEX run_due (shard=?"),
         (list(false, &[]), "SEARCH run USING PRIMARY KEY (id<?)"),
