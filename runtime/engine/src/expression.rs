@@ -12,6 +12,7 @@ mod lexis;
 mod path;
 mod plan;
 mod scope;
+mod syntax;
 mod template;
 #[cfg(test)]
 mod tests;

@@ -47,7 +47,7 @@ pub struct PromptError {
 
 /// A compiled prompt template.
 pub struct PromptTemplate {
-    environment: Environment<'static>,
+    environment: Box<Environment<'static>>,
     source: Arc<str>,
     variables: BTreeSet<Arc<str>>,
 }
@@ -73,7 +73,7 @@ impl PromptTemplate {
         let compiled = environment.get_template(NAME).map_err(|error| located(source, &error))?;
         let variables = compiled.undeclared_variables(false);
         let variables = variables.into_iter().filter(|name| !globals.contains(name)).map(Arc::from).collect();
-        Ok(Self { environment, source: source.into(), variables })
+        Ok(Self { environment: Box::new(environment), source: source.into(), variables })
     }
 
     /// The text that was compiled.

@@ -260,6 +260,7 @@ impl<'a> Walk<'a> {
                 self.charge(range.len());
                 *range
             }
+            ("@addend", [right]) => *right,
             ("@matches", _) => {
                 self.charge(total.saturating_mul(4));
                 Shape::SCALAR

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use ::cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
-use super::evaluator::{self, Program};
+use super::evaluator::Program;
 use super::path::{Path, invalid};
 use super::scope::Scope;
+use super::syntax;
 use super::{ExpressionError, References};
 use crate::failure::Failure;
 use crate::value::{Map, Value};
@@ -27,11 +28,11 @@ pub(super) enum Plan {
 impl Plan {
     /// Compiles a source whose nesting has been checked.
     pub(super) fn compile(source: &str) -> Result<Self, ExpressionError> {
-        Self::of(evaluator::parse(source)?)
+        Self::of(syntax::parse(source)?)
     }
 
     fn of(mut expression: IdedExpr) -> Result<Self, ExpressionError> {
-        if let Some((root, segments)) = evaluator::as_path(&expression, &[]) {
+        if let Some((root, segments)) = syntax::as_path(&expression, &[]) {
             return Path::new(&root, segments).map(Self::Path);
         }
         match &mut expression.expr {

@@ -51,7 +51,7 @@ impl RunFacts<'_> {
         })
     }
 
-    pub(super) fn to_value(&self) -> Value {
+    pub(super) fn to_value(self) -> Value {
         let member = |name: &'static str| Some((Arc::from(name), self.get(name)?));
         Self::MEMBERS.into_iter().filter_map(member).collect::<Map>().into()
     }

@@ -128,6 +128,8 @@ fn failures_name_the_path_and_what_exists() {
         ("input.items[input.n]", vec!["no element [3]"]),
         ("input.n ? 1 : 2", vec!["'?'", "an integer"]),
         ("b'x'", vec!["bytes"]),
+        ("[1] + input.map", vec!["a map cannot be added"]),
+        ("input.map.matches('a')", vec!["only a text can match"]),
     ] {
         let message = evaluate(source).unwrap_err();
         for word in words {

@@ -5,8 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
-use std::fs;
-use std::path::Path;
+mod generators;
+
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,11 @@ use motet_engine::schema::Schema;
 use motet_engine::tensor::Tensor;
 use motet_engine::time::Timestamp;
 use motet_engine::value::{Map, Value};
-use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::select;
 use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value as Json, json};
+
+use generators::*;
 
 /// No single case may take longer, in the slowest profile on a busy machine.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 const LARGEST: usize = 64 << 20;
 
 fn config(share: u32) -> ProptestConfig {
-    let cases = std::env::var("MOTET_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(512u32);
+    let cases = std::env::var("MOTET_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4096u32);
     ProptestConfig {
         cases: (cases / share).max(1),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
@@ -40,312 +40,6 @@ fn config(share: u32) -> ProptestConfig {
         max_shrink_time: 10_000,
         ..ProptestConfig::default()
     }
-}
-
-fn kept(name: &str) -> Vec<String> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name)).unwrap();
-    text.lines().map(str::to_owned).collect()
-}
-
-static DEFINITIONS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/definitions");
-    let mut files: Vec<_> = ["valid", "broken"]
-        .iter()
-        .flat_map(|kind| fs::read_dir(folder.join(kind)).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|file| file.extension().is_some_and(|extension| extension != "expected"))
-        .collect();
-    files.sort();
-    files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
-});
-static EXPRESSIONS: LazyLock<Vec<String>> = LazyLock::new(|| kept("expressions.txt"));
-static PROMPTS: LazyLock<Vec<String>> = LazyLock::new(|| kept("prompts.txt"));
-static TEXTS: LazyLock<Vec<String>> = LazyLock::new(|| kept("texts.txt"));
-
-const YAML_PIECES: [&str; 40] = [
-    "\n",
-    "\n  ",
-    "\n    ",
-    "- ",
-    ": ",
-    "? ",
-    "{",
-    "}",
-    "[",
-    "]",
-    ", ",
-    "\"",
-    "'",
-    "|",
-    ">",
-    "|-\n",
-    "&a ",
-    "*a",
-    "!!str ",
-    "#",
-    "---\n",
-    "...\n",
-    "%YAML 1.2\n",
-    "~",
-    "\t",
-    "\u{feff}",
-    "${ ",
-    " }",
-    "$${",
-    "kind: Workflow\n",
-    "name: w\n",
-    "steps:\n",
-    "call: model",
-    "with: ",
-    "needs: [a]",
-    "<<: ",
-    "0x1F",
-    "1e999",
-    ".inf",
-    "é😀",
-];
-const EXPRESSION_PIECES: [&str; 44] = [
-    "input",
-    "steps",
-    "run",
-    "index",
-    "item",
-    "a",
-    ".",
-    "[",
-    "]",
-    "(",
-    ")",
-    "{",
-    "}",
-    ",",
-    ":",
-    "?",
-    "+",
-    "-",
-    "*",
-    "/",
-    "%",
-    "!",
-    "&&",
-    "||",
-    "==",
-    "!=",
-    "<=",
-    ">",
-    " in ",
-    "has(",
-    ".map(x, ",
-    ".filter(x, ",
-    ".all(x, ",
-    ".join(",
-    ".split(",
-    ".replace(",
-    "'t'",
-    "\"",
-    "1",
-    "2.5",
-    "9223372036854775807",
-    "true",
-    "null",
-    ".matches('a+')",
-];
-const PROMPT_PIECES: [&str; 32] = [
-    "{{",
-    "}}",
-    "{%",
-    "%}",
-    "{#",
-    "#}",
-    "-%}",
-    "{{-",
-    " name ",
-    " docs ",
-    " n ",
-    " x ",
-    ".text",
-    "[0]",
-    "|",
-    "tojson",
-    "join(',')",
-    "upper",
-    "for d in docs",
-    "endfor",
-    "if n > 1",
-    "else",
-    "endif",
-    "set a = a ~ a",
-    "range(99999)",
-    " * 99999",
-    " ~ ",
-    "'t'",
-    "\"",
-    "(",
-    ")",
-    "\n",
-];
-
-/// A text with some characters removed, doubled, swapped for pieces, or cut off.
-fn mutated(texts: &'static [String], pieces: &'static [&'static str]) -> impl Strategy<Value = String> {
-    (select(texts), vec((any::<prop::sample::Index>(), select(pieces), 0u8..5), 0..8)).prop_map(|(text, edits)| {
-        let mut chars: Vec<char> = text.chars().collect();
-        for (at, piece, edit) in edits {
-            let at = at.index(chars.len() + 1);
-            let end = (at + 1 + usize::from(edit)).min(chars.len());
-            match edit {
-                0 => drop(chars.drain(at..end)),
-                1 => drop(chars.splice(at..at, piece.chars())),
-                2 => drop(chars.splice(at..end, piece.chars())),
-                3 => {
-                    let copied: Vec<char> = chars[at..].iter().take(200).copied().collect();
-                    drop(chars.splice(at..at, copied));
-                }
-                _ => chars.truncate(at.max(chars.len() / 2)),
-            }
-        }
-        chars.into_iter().collect()
-    })
-}
-
-fn soup(pieces: &'static [&'static str], most: usize) -> impl Strategy<Value = String> {
-    vec(prop_oneof![8 => select(pieces).prop_map(str::to_owned), 1 => ".{0,6}"], 0..most).prop_map(|all| all.concat())
-}
-
-/// Expressions by their grammar, so that many of them are evaluated.
-fn grammatical() -> impl Strategy<Value = String> {
-    let leaf = select(vec![
-        "input",
-        "input.text",
-        "input.big",
-        "input.items",
-        "input.n",
-        "steps.a.output.vector",
-        "steps.a.output",
-        "steps.b.output",
-        "run.id",
-        "item",
-        "index",
-        "1",
-        "2.5",
-        "'text'",
-        "true",
-        "null",
-        "[]",
-        "{}",
-        "x",
-        "input.map",
-    ])
-    .prop_map(str::to_owned);
-    leaf.prop_recursive(5, 40, 3, |inner| {
-        let operators = vec!["+", "-", "*", "/", "%", "==", "!=", "<", ">=", "&&", "||", "in"];
-        let methods = vec!["map", "filter", "all", "exists", "exists_one"];
-        let calls = vec!["join", "split", "contains", "startsWith", "indexOf", "substring"];
-        prop_oneof![
-            (inner.clone(), select(operators), inner.clone())
-                .prop_map(|(a, operator, b)| format!("({a} {operator} {b})")),
-            (inner.clone(), select(methods), inner.clone()).prop_map(|(a, method, b)| format!("{a}.{method}(x, {b})")),
-            (inner.clone(), select(calls), inner.clone()).prop_map(|(a, call, b)| format!("{a}.{call}({b})")),
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{a}[{b}]")),
-            (inner.clone(), inner.clone(), inner.clone()).prop_map(|(a, b, c)| format!("({a} ? {b} : {c})")),
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{{'k': {a}, 'l': [{b}, {a}]}}")),
-            (inner.clone(), inner.clone(), inner.clone()).prop_map(|(a, b, c)| format!("{a}.replace({b}, {c})")),
-            inner.clone().prop_map(|a| format!("size({a})")),
-            inner.clone().prop_map(|a| format!("string({a})")),
-            inner.prop_map(|a| format!("!{a}")),
-        ]
-    })
-}
-
-fn json_value() -> impl Strategy<Value = Json> {
-    let leaf = prop_oneof![
-        Just(Json::Null),
-        any::<bool>().prop_map(Json::from),
-        any::<i64>().prop_map(Json::from),
-        (-3i64..70_000).prop_map(Json::from),
-        any::<f64>().prop_map(Json::from),
-        select(&*EXPRESSIONS).prop_map(|source| json!(format!("${{ {source} }}"))),
-        select(vec![
-            "model",
-            "prompt",
-            "parse",
-            "transform",
-            "vector.query",
-            "vector.upsert",
-            "5s",
-            "a",
-            "b",
-            "json",
-            "regex",
-            "#",
-            "#/$defs/a",
-            "string",
-            "object",
-            "(?<a>x)",
-            "{{ a }}",
-            "https://example.org/a",
-            "Workflow",
-            "Model",
-            "Index",
-            "motet/v1",
-        ])
-        .prop_map(Json::from),
-        ".{0,12}".prop_map(Json::from),
-    ];
-    let keys = select(vec![
-        "kind",
-        "name",
-        "steps",
-        "call",
-        "with",
-        "model",
-        "template",
-        "format",
-        "pattern",
-        "schema",
-        "needs",
-        "if",
-        "for_each",
-        "as",
-        "retry",
-        "backoff",
-        "on",
-        "timeout",
-        "fallback",
-        "output",
-        "input",
-        "index",
-        "vector",
-        "text",
-        "a",
-        "b",
-        "version",
-        "source",
-        "uri",
-        "sha256",
-        "batch",
-        "dimension",
-        "metric",
-        "properties",
-        "items",
-        "$ref",
-        "$defs",
-        "anyOf",
-        "not",
-        "type",
-        "pattern",
-        "additionalProperties",
-        "required",
-        "step_order",
-        "enum",
-        "prefixItems",
-    ]);
-    leaf.prop_recursive(6, 60, 6, move |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..5).prop_map(Json::from),
-            vec((keys.clone(), inner), 0..8)
-                .prop_map(|entries| entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Json>()),
-        ]
-    })
 }
 
 /// Runs something in a scope with values of every kind, some of them large.
