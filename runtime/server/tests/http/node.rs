@@ -57,6 +57,9 @@ async fn metrics_are_described_and_have_no_run_in_their_labels() {
         assert!(families.contains(family), "{family}: {families:?}");
     }
     assert!(reply.text.contains("route=\"/api/v1/runs/{id}\""), "{}", reply.text);
+    for bound in ["motet_http_request_seconds_bucket{route=\"/api/v1/runs/{id}\",le=\"0.001\"}", "le=\"256\"}"] {
+        assert!(reply.text.contains(bound), "{bound}: {}", reply.text);
+    }
     stage.end().await;
 }
 
