@@ -23,6 +23,7 @@ pub mod router;
 mod run_actor;
 pub mod runs;
 pub mod stats;
+mod submission;
 pub mod supervisor;
 mod timers;
 mod vector_call;

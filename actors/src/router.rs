@@ -7,110 +7,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use motet_engine::access::{Action, Caller, Denied, Principal};
+use motet_engine::access::{Action, Caller, Principal};
 use motet_engine::definition::{Definition, Workflow};
 use motet_engine::event::{Event, Submission};
 use motet_engine::failure::{Failure, FailureClass};
-use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
+use motet_engine::id::{Name, Namespace, RunId, Seq, ShardId};
 use motet_engine::run::{Run, State};
-use motet_engine::schema::SchemaError;
 use motet_engine::time::Timestamp;
 use motet_engine::trace::TraceContext;
 use motet_engine::value::Value;
 use motet_store::StoreError;
-use motet_store::port::{Admitted, IdempotencyKey, PutOutcome, RunHead, RunQuery};
-use tokio::sync::oneshot;
+use motet_store::port::{PutOutcome, RunHead, RunQuery};
 
 use crate::address::Address;
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::Catalog;
 use crate::census::Census;
-use crate::driver::{DriverError, NewRun, decode_events};
+use crate::driver::{DriverError, decode_events};
 use crate::indexes::Indexes;
 use crate::message::{Answer, Ask, ModelAsk, RouteError, RunAsk};
 use crate::models::Models;
 use crate::ports::{Clock, Entropy};
-use crate::runs::{Reservation, Runs};
-
-/// A run to be started.
-#[derive(Debug, Clone)]
-pub struct SubmitRequest {
-    /// Workflow by name.
-    pub workflow: Name,
-    /// Version; the newest when none is named.
-    pub version: Option<String>,
-    /// Checked against the workflow's input schema.
-    pub input: Value,
-    /// Labels for finding the run again.
-    pub tags: Vec<String>,
-    /// Higher goes first where calls wait for a model; 0 is normal.
-    pub priority: i8,
-    /// The client's key for repeating safely.
-    pub idempotency: Option<IdempotencyKey>,
-}
-
-/// A run that is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Submitted {
-    /// Its identity.
-    pub run: RunId,
-    /// Whether an earlier submission with the same key had started it.
-    pub replayed: bool,
-}
-
-/// A run that is durable, and what is known of it without asking anyone.
-#[derive(Debug)]
-pub struct Begun {
-    /// Which run it is.
-    pub submitted: Submitted,
-    /// The run as it stood when it became durable; none for one that an earlier submission had started.
-    pub run: Option<Run>,
-    end: Option<oneshot::Receiver<Result<Answer, RouteError>>>,
-}
-
-impl Begun {
-    fn new(run: Run) -> Self {
-        Self { submitted: Submitted { run: run.id(), replayed: false }, run: Some(run), end: None }
-    }
-
-    fn replayed(run: RunId) -> Self {
-        Self { submitted: Submitted { run, replayed: true }, run: None, end: None }
-    }
-}
-
-/// Why a run was not started.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    /// The action table does not allow it.
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    /// The workflow is not to be had.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    /// The input does not fit the workflow's input schema.
-    #[error("the input does not fit the workflow's input schema")]
-    Unfit(Vec<SchemaError>),
-    /// The idempotency key was used for another request.
-    #[error("the idempotency key was used for another request, which started {0}")]
-    KeyReused(RunId),
-    /// The node holds as many unfinished runs as it may.
-    #[error("{0} unfinished runs are as many as this node takes")]
-    Full(u64),
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    Stopping,
-    /// The store refused; nothing was started.
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-    /// Something broke inside.
-    #[error(transparent)]
-    Broken(#[from] Failure),
-}
-
-impl From<StoreError> for SubmitError {
-    fn from(error: StoreError) -> Self {
-        Self::Driver(error.into())
-    }
-}
+use crate::runs::Runs;
+use crate::submission::admit;
+pub use crate::submission::{Begun, SubmitError, SubmitRequest, Submitted};
 
 /// One recorded event with its number and time.
 #[derive(Debug, Clone)]
@@ -412,44 +331,6 @@ impl Router {
 
 fn restored(id: RunId, workflow: Arc<Workflow>, state: State) -> Result<Run, RouteError> {
     Run::restore(id, workflow, state).map_err(|error| Failure::new(FailureClass::Internal, error.to_string()).into())
-}
-
-/// Makes a run durable and starts its actor.
-async fn admit(
-    runs: Arc<Runs>,
-    run: Run,
-    events: Vec<Event>,
-    idempotency: Option<IdempotencyKey>,
-    reservation: Option<Reservation>,
-    epoch: Epoch,
-    awaited: bool,
-) -> Result<Begun, SubmitError> {
-    let new = NewRun::prepare(&*runs.parts().store, run, events, idempotency).await?;
-    let (admitted, driver) = new.admit(runs.parts(), epoch).await?;
-    match admitted {
-        Admitted::Replayed(run) => return Ok(Begun::replayed(run)),
-        Admitted::KeyReused(run) => return Err(SubmitError::KeyReused(run)),
-        Admitted::New => {}
-    }
-    metrics::counter!("motet_runs_submitted_total").increment(1);
-    let mut begun = Begun::new(driver.run().clone());
-    if driver.run().phase().is_end() {
-        return Ok(begun);
-    }
-    runs.count_unfinished(1);
-    let (reply, end) = oneshot::channel();
-    begun.end = awaited.then_some(end);
-    // The run is durable: whatever happens to its actor, it is not lost.
-    match reservation.filter(|_| runs.has_room()) {
-        Some(reservation) => {
-            if let Err(error) = reservation.start(driver, awaited.then_some(reply)).await {
-                tracing::warn!(run = %begun.submitted.run, %error, "run admitted but not started; it is picked up later");
-                runs.leave_for_later();
-            }
-        }
-        None => runs.leave_for_later(),
-    }
-    Ok(begun)
 }
 
 fn allow(caller: &Caller, action: Action) -> Result<(), RouteError> {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{App, body};
-use crate::telemetry::metrics::observe_process;
+use crate::telemetry::metrics::render;
 
 /// How the node does.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,16 +49,13 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Probl
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "node",
     responses((status = 200, description = "Prometheus text format 0.0.4.", body = String,
         content_type = "text/plain; version=0.0.4; charset=utf-8")))]
-pub(crate) async fn metrics(State(app): State<Arc<App>>, _headers: HeaderMap) -> Response {
-    observe_process();
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let health = app.store.health();
-    metrics::gauge!("motet_store_queued").set(health.queued as f64);
-    metrics::counter!("motet_store_commits_total").absolute(health.commits);
     metrics::counter!("motet_store_entries_total").absolute(health.entries);
     metrics::counter!("motet_store_events_total").absolute(health.events);
     metrics::gauge!("motet_runs_live").set(app.router.runs().live() as f64);
     metrics::gauge!("motet_runs_unfinished").set(app.router.runs().unfinished() as f64);
-    let mut response = Response::new(Body::from(app.metrics.render()));
+    let mut response = Response::new(Body::from(render(&app.metrics)));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response

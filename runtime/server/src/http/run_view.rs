@@ -306,7 +306,8 @@ pub(crate) fn shown<S: Serializer>(value: &impl std::fmt::Display, serializer: S
 /// Writes a time in RFC 3339.
 pub(crate) fn moment<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     match jiff::Timestamp::from_millisecond(time.as_millis()) {
-        Ok(time) => serializer.collect_str(&time),
+        // Always three places, so that texts sort as the times do.
+        Ok(time) => serializer.collect_str(&format_args!("{time:.3}")),
         // Beyond the year 9999 or before -9999 there is no such form.
         Err(_) => serializer.serialize_none(),
     }

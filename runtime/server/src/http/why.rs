@@ -199,7 +199,7 @@ struct Moment(Timestamp);
 impl std::fmt::Display for Moment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0.as_millis()) {
-            Ok(time) => time.fmt(f),
+            Ok(time) => write!(f, "{time:.3}"),
             Err(_) => f.write_str("a time beyond all calendars"),
         }
     }

@@ -35,8 +35,8 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
         return Ok(handle.clone());
     }
     let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
-        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Prefix("motet_".into()), &COUNTS))
+        .set_buckets(&COUNTS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS))
         .context("histogram buckets")?
         .build_recorder();
     let handle = recorder.handle();
@@ -60,8 +60,11 @@ fn describe() {
     describe_histogram!("motet_model_batch_rows", "Rows per model batch, by model.");
     describe_histogram!("motet_model_batch_seconds", "Time of a model batch, by model.");
     describe_histogram!("motet_index_batch_vectors", "Vectors per write, by index.");
-    describe_gauge!("motet_store_queued", "Writes that wait for the next commit.");
+    describe_gauge!("motet_store_queue_depth", "Writes that wait for the next commit.");
     describe_counter!("motet_store_commits_total", "Commits of the store.");
+    describe_histogram!("motet_store_commit_events", "Events per commit.");
+    describe_histogram!("motet_store_commit_seconds", "Time of a commit, from its first write to its durability.");
+    describe_counter!("motet_store_faults_total", "Failures after which the store refuses writes.");
     describe_counter!("motet_store_entries_total", "Journal entries written.");
     describe_counter!("motet_store_events_total", "Events written.");
     describe_gauge!("process_resident_memory_bytes", "Resident memory of the process.");
@@ -85,13 +88,22 @@ pub async fn run(handle: PrometheusHandle, stop: CancellationToken) {
     }
 }
 
+/// Everything that was recorded, in Prometheus' text format.
+#[must_use]
+pub fn render(handle: &PrometheusHandle) -> String {
+    observe_process();
+    // The crate's counters are whole numbers, which would hide processor time between two scrapes; it is kept as a
+    // gauge and told as the counter that it is.
+    let text = handle.render();
+    text.replacen("# TYPE process_cpu_seconds_total gauge", "# TYPE process_cpu_seconds_total counter", 1)
+}
+
 /// Takes the process's own figures, where the system tells them.
-pub fn observe_process() {
+fn observe_process() {
     if let Some(bytes) = resident_bytes() {
         gauge!("process_resident_memory_bytes").set(bytes as f64);
     }
     if let Some(seconds) = cpu_seconds() {
-        // A counter of whole seconds would hide what a short scrape interval shows.
         gauge!("process_cpu_seconds_total").set(seconds);
     }
     if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {

@@ -1,0 +1,140 @@
+//! Admission: what a submission asks for, how it becomes a durable run, and why it may not.
+//!
+//! Never decides who may submit; the router does. Used by the router, which gives these names on.
+
+use std::sync::Arc;
+
+use motet_engine::access::Denied;
+use motet_engine::event::Event;
+use motet_engine::failure::Failure;
+use motet_engine::id::{Epoch, Name, RunId};
+use motet_engine::run::Run;
+use motet_engine::schema::SchemaError;
+use motet_engine::value::Value;
+use motet_store::StoreError;
+use motet_store::port::{Admitted, IdempotencyKey};
+use tokio::sync::oneshot;
+
+use crate::catalog::CatalogError;
+use crate::driver::{DriverError, NewRun};
+use crate::message::{Answer, RouteError};
+use crate::runs::{Reservation, Runs};
+
+/// A run to be started.
+#[derive(Debug, Clone)]
+pub struct SubmitRequest {
+    /// Workflow by name.
+    pub workflow: Name,
+    /// Version; the newest when none is named.
+    pub version: Option<String>,
+    /// Checked against the workflow's input schema.
+    pub input: Value,
+    /// Labels for finding the run again.
+    pub tags: Vec<String>,
+    /// Higher goes first where calls wait for a model; 0 is normal.
+    pub priority: i8,
+    /// The client's key for repeating safely.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// A run that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its identity.
+    pub run: RunId,
+    /// Whether an earlier submission with the same key had started it.
+    pub replayed: bool,
+}
+
+/// A run that is durable, and what is known of it without asking anyone.
+#[derive(Debug)]
+pub struct Begun {
+    /// Which run it is.
+    pub submitted: Submitted,
+    /// The run as it stood when it became durable; none for one that an earlier submission had started.
+    pub run: Option<Run>,
+    pub(crate) end: Option<oneshot::Receiver<Result<Answer, RouteError>>>,
+}
+
+impl Begun {
+    pub(crate) fn new(run: Run) -> Self {
+        Self { submitted: Submitted { run: run.id(), replayed: false }, run: Some(run), end: None }
+    }
+
+    pub(crate) fn replayed(run: RunId) -> Self {
+        Self { submitted: Submitted { run, replayed: true }, run: None, end: None }
+    }
+}
+
+/// Why a run was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The action table does not allow it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The workflow is not to be had.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The input does not fit the workflow's input schema.
+    #[error("the input does not fit the workflow's input schema")]
+    Unfit(Vec<SchemaError>),
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request, which started {0}")]
+    KeyReused(RunId),
+    /// The node holds as many unfinished runs as it may.
+    #[error("{0} unfinished runs are as many as this node takes")]
+    Full(u64),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+    /// The store refused; nothing was started.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// Something broke inside.
+    #[error(transparent)]
+    Broken(#[from] Failure),
+}
+
+impl From<StoreError> for SubmitError {
+    fn from(error: StoreError) -> Self {
+        Self::Driver(error.into())
+    }
+}
+
+/// Makes a run durable and starts its actor.
+pub(crate) async fn admit(
+    runs: Arc<Runs>,
+    run: Run,
+    events: Vec<Event>,
+    idempotency: Option<IdempotencyKey>,
+    reservation: Option<Reservation>,
+    epoch: Epoch,
+    awaited: bool,
+) -> Result<Begun, SubmitError> {
+    let new = NewRun::prepare(&*runs.parts().store, run, events, idempotency).await?;
+    let (admitted, driver) = new.admit(runs.parts(), epoch).await?;
+    match admitted {
+        Admitted::Replayed(run) => return Ok(Begun::replayed(run)),
+        Admitted::KeyReused(run) => return Err(SubmitError::KeyReused(run)),
+        Admitted::New => {}
+    }
+    metrics::counter!("motet_runs_submitted_total").increment(1);
+    let mut begun = Begun::new(driver.run().clone());
+    if driver.run().phase().is_end() {
+        return Ok(begun);
+    }
+    runs.count_unfinished(1);
+    let (reply, end) = oneshot::channel();
+    begun.end = awaited.then_some(end);
+    // The run is durable: whatever happens to its actor, it is not lost.
+    match reservation.filter(|_| runs.has_room()) {
+        Some(reservation) => {
+            if let Err(error) = reservation.start(driver, awaited.then_some(reply)).await {
+                tracing::warn!(run = %begun.submitted.run, %error, "run admitted but not started; it is picked up later");
+                runs.leave_for_later();
+            }
+        }
+        None => runs.leave_for_later(),
+    }
+    Ok(begun)
+}
