@@ -90,6 +90,8 @@ enum Command {
     Models(models::ModelsArgs),
     /// See vector indexes.
     Indexes(indexes::IndexesArgs),
+    /// See and check settings.
+    Config(config::ConfigArgs),
     /// Say which version this is.
     Version,
 }
@@ -148,6 +150,7 @@ fn execute(context: &Context, command: Command) -> CliResult {
             Command::Runs(args) => Box::pin(runs::execute(context, args)).await,
             Command::Models(args) => Box::pin(models::execute(context, args)).await,
             Command::Indexes(args) => Box::pin(indexes::execute(context, args)).await,
+            Command::Config(args) => config::execute(context, args),
             Command::Version => version(context),
         }
     });

@@ -49,7 +49,7 @@ pub(crate) async fn execute(context: &Context, args: ModelsArgs) -> CliResult {
     match args.command {
         ModelsCommand::List => {
             let answer = context.client()?.get("/api/v1/models").await?;
-            if output.is_json() { output.json(&answer) } else { list(output, items(&answer, "definitions")) }
+            if output.is_json() { output.json(&answer) } else { list(output, items(&answer, "models")) }
         }
         ModelsCommand::Show { name } => {
             let model = context.client()?.get(&format!("/api/v1/models/{}", segment(&name))).await?;
@@ -66,15 +66,13 @@ fn list(output: &Output, models: &[Value]) -> CliResult {
     }
     let rows = models
         .iter()
-        .map(|definition| {
-            let (live, figures) = (&definition["model"], &definition["model"]["figures"]);
-            // A model that was put before the server's start and not called since is not loaded.
-            let state = if live.is_null() { "idle".to_owned() } else { text(live, "state") };
+        .map(|model| {
+            let figures = &model["figures"];
             [
-                text(definition, "name"),
-                text(definition, "version"),
-                text(&definition["document"], "backend"),
-                output.paint.state(&state),
+                text(model, "name"),
+                text(model, "version"),
+                text(model, "backend"),
+                output.paint.state(&text(model, "state")),
                 text(figures, "calls"),
                 text(figures, "batches"),
                 figures["mean_batch"].as_f64().map_or_else(String::new, |mean| format!("{mean:.1}")),
@@ -87,15 +85,14 @@ fn list(output: &Output, models: &[Value]) -> CliResult {
     output.table(header, &[4, 5, 6, 7, 8], rows)
 }
 
-fn show(output: &Output, definition: &Value) -> CliResult {
-    let (paint, document, model) = (output.paint, &definition["document"], &definition["model"]);
-    let state = if model.is_null() { "idle".to_owned() } else { text(model, "state") };
-    output.line(format!("{} {}", paint.bold(&text(definition, "name")), paint.state(&state)))?;
+fn show(output: &Output, model: &Value) -> CliResult {
+    let (paint, document) = (output.paint, &model["document"]);
+    output.line(format!("{} {}", paint.bold(&text(model, "name")), paint.state(&text(model, "state"))))?;
     let source = document["source"]["uri"].as_str().or_else(|| document["source"].as_str());
     let described = [
         ("about", document["description"].as_str()),
-        ("version", definition["version"].as_str()),
-        ("backend", document["backend"].as_str()),
+        ("version", model["version"].as_str()),
+        ("backend", model["backend"].as_str()),
         ("source", source),
         ("licence", document["source"]["license"].as_str()),
         ("error", model["error"]["message"].as_str()),

@@ -73,8 +73,7 @@ async fn ready(client: &Client, output: &Output, name: &str) -> CliResult<Result
     let mut said = String::new();
     while Instant::now() < deadline {
         ticks.tick().await;
-        let mut definition = client.get(&format!("/api/v1/models/{name}")).await?;
-        let model = definition["model"].take();
+        let model = client.get(&format!("/api/v1/models/{name}")).await?;
         match model["state"].as_str() {
             Some("ready") => return Ok(Ok(model)),
             Some("failed") => {
