@@ -27,6 +27,8 @@ use self::client::Client;
 use self::failure::{CliError, CliResult};
 use self::output::{Format, Output};
 
+const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -60,7 +62,7 @@ struct Cli {
 #[derive(Args, Debug)]
 struct Global {
     /// The server to ask.
-    #[arg(long, global = true, env = "MOTET_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, global = true, env = "MOTET_SERVER", value_name = "URL", default_value = DEFAULT_SERVER)]
     server: String,
     /// How results are written.
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
@@ -88,6 +90,8 @@ enum Command {
     Models(models::ModelsArgs),
     /// See vector indexes.
     Indexes(indexes::IndexesArgs),
+    /// See and check settings.
+    Config(config::ConfigArgs),
     /// Say which version this is.
     Version,
 }
@@ -110,7 +114,8 @@ pub(crate) struct Context {
 impl Context {
     /// A client of the server that the user named.
     pub(crate) fn client(&self) -> CliResult<Client> {
-        Client::new(&self.server)
+        // A variable that is set to nothing counts as not set.
+        Client::new(if self.server.is_empty() { DEFAULT_SERVER } else { &self.server })
     }
 }
 
@@ -145,6 +150,7 @@ fn execute(context: &Context, command: Command) -> CliResult {
             Command::Runs(args) => Box::pin(runs::execute(context, args)).await,
             Command::Models(args) => Box::pin(models::execute(context, args)).await,
             Command::Indexes(args) => Box::pin(indexes::execute(context, args)).await,
+            Command::Config(args) => config::execute(context, args),
             Command::Version => version(context),
         }
     });

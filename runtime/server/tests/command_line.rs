@@ -147,13 +147,31 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn settings_are_shown_with_their_origins_and_their_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let defaults = motet(folder.path(), &["config", "default"]);
+    fs::write(folder.path().join("motet.yaml"), &defaults.stdout).unwrap();
+    let output = motet(folder.path(), &["config", "check", "--config", "motet.yaml", "--output", "json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["settings"].as_array().unwrap();
+    assert!(rows.iter().any(|row| row["key"] == "http.address" && row["value"] == "127.0.0.1:8080"), "{report}");
+    fs::write(folder.path().join("motet.yaml"), "http:\n  adress: 127.0.0.1:1\n").unwrap();
+    for command in [&["config", "check", "--config", "motet.yaml"][..], &["serve", "--config", "motet.yaml"]] {
+        let output = motet(folder.path(), command);
+        let told = words(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("motet.yaml:2:") && told.contains("did you mean 'http.address'?"), "{told}");
+    }
+}
+
+#[test]
 fn help_teaches_and_version_answers() {
     let folder = tempfile::tempdir().unwrap();
     let help = words(&motet(folder.path(), &["--help"]).stdout);
     for expected in ["motet demo", "Exit codes:", "3  the server cannot be reached"] {
         assert!(help.contains(expected), "{help}");
     }
-    for command in ["serve", "demo", "check", "apply", "run", "runs", "models", "indexes"] {
+    for command in ["serve", "demo", "check", "apply", "run", "runs", "models", "indexes", "config"] {
         let help = words(&motet(folder.path(), &[command, "--help"]).stdout);
         assert!(help.contains("Examples:"), "{command}: {help}");
         assert!(help.lines().all(|line| line.chars().count() <= 100), "{command}: {help}");

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Context;
 use super::client::segment;
 use super::failure::CliResult;
-use super::output::{Output, items};
+use super::output::{Output, items, text};
 
 /// Arguments of `motet indexes`.
 #[derive(Args, Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct IndexesArgs {
 enum IndexesCommand {
     /// List the indexes of the server.
     List,
-    /// Show an index: its shape and how many vectors it holds.
+    /// Show an index: its shape, and how many vectors its namespaces hold.
     Show {
         /// The index's name.
         name: String,
@@ -45,34 +45,28 @@ pub(crate) async fn execute(context: &Context, args: IndexesArgs) -> CliResult {
     }
 }
 
-/// A member of an index: of its figures, of its document, or what is so where the document says nothing.
-fn cell(index: &Value, key: &str) -> String {
-    let found = [&index[key], &index["document"][key]].into_iter().find(|value| !value.is_null());
-    match (found, key) {
-        (Some(Value::String(text)), _) => text.clone(),
-        (Some(other), _) => other.to_string(),
-        (None, "backend") => "embedded".to_owned(),
-        (None, "metric") => "cosine".to_owned(),
-        (None, _) => String::new(),
-    }
-}
-
 fn list(output: &Output, indexes: &[Value]) -> CliResult {
     if indexes.is_empty() {
         output.note("no indexes; put some with: motet apply FILE");
         return Ok(());
     }
-    let rows = indexes.iter().map(|it| ["name", "backend", "dimension", "metric"].map(|key| cell(it, key)));
-    output.table(["name", "backend", "dimension", "metric"], &[2], rows.collect())
+    let rows = indexes.iter().map(|it| ["name", "backend", "dimension", "metric", "vectors"].map(|key| text(it, key)));
+    output.table(["name", "backend", "dimension", "metric", "vectors"], &[2, 4], rows.collect())
 }
 
 fn show(output: &Output, index: &Value) -> CliResult {
-    output.line(output.paint.bold(&cell(index, "name")))?;
+    output.line(output.paint.bold(&text(index, "name")))?;
     for key in ["backend", "dimension", "metric", "vectors", "disk_bytes"] {
-        let value = cell(index, key);
+        let value = text(index, key);
         if !value.is_empty() {
             output.line(format!("{key:<10} {value}"))?;
         }
     }
-    Ok(())
+    let Some(namespaces) = index["namespaces"].as_object().filter(|map| !map.is_empty()) else { return Ok(()) };
+    let rows = namespaces.iter().map(|(name, count)| {
+        let name = if name.is_empty() { "(default)" } else { name.as_str() };
+        [name.to_owned(), count.to_string()]
+    });
+    output.line("")?;
+    output.table(["namespace", "vectors"], &[1], rows.collect())
 }

@@ -66,14 +66,13 @@ fn list(output: &Output, models: &[Value]) -> CliResult {
     }
     let rows = models
         .iter()
-        .map(|definition| {
-            let figures = &definition["figures"];
-            let state = state(definition);
+        .map(|model| {
+            let figures = &model["figures"];
             [
-                text(definition, "name"),
-                text(definition, "version"),
-                text(&definition["document"], "backend"),
-                output.paint.state(&state),
+                text(model, "name"),
+                text(model, "version"),
+                text(model, "backend"),
+                output.paint.state(&text(model, "state")),
                 text(figures, "calls"),
                 text(figures, "batches"),
                 figures["mean_batch"].as_f64().map_or_else(String::new, |mean| format!("{mean:.1}")),
@@ -86,20 +85,14 @@ fn list(output: &Output, models: &[Value]) -> CliResult {
     output.table(header, &[4, 5, 6, 7, 8], rows)
 }
 
-/// A model that was put before the server's start and not called since is not loaded.
-fn state(definition: &Value) -> String {
-    if definition["state"].is_null() { "idle".to_owned() } else { text(definition, "state") }
-}
-
-fn show(output: &Output, definition: &Value) -> CliResult {
-    let (paint, document, model) = (output.paint, &definition["document"], definition);
-    let state = state(definition);
-    output.line(format!("{} {}", paint.bold(&text(definition, "name")), paint.state(&state)))?;
+fn show(output: &Output, model: &Value) -> CliResult {
+    let (paint, document) = (output.paint, &model["document"]);
+    output.line(format!("{} {}", paint.bold(&text(model, "name")), paint.state(&text(model, "state"))))?;
     let source = document["source"]["uri"].as_str().or_else(|| document["source"].as_str());
     let described = [
         ("about", document["description"].as_str()),
-        ("version", definition["version"].as_str()),
-        ("backend", document["backend"].as_str()),
+        ("version", model["version"].as_str()),
+        ("backend", model["backend"].as_str()),
         ("source", source),
         ("licence", document["source"]["license"].as_str()),
         ("error", model["error"]["message"].as_str()),

@@ -46,7 +46,7 @@ pub(crate) async fn execute(context: &Context, args: ServeArgs) -> CliResult {
     let settings = config::settings(&args)?;
     let address = settings.http.address;
     context.output.note(format!("motet {} on http://{address}, stop with Ctrl-C", env!("CARGO_PKG_VERSION")));
-    Box::pin(bootstrap::serve(settings))
+    Box::pin(bootstrap::serve(config::for_server(settings)))
         .await
         .map_err(|error| CliError::failed(format!("{error:#}")).advise("see what is set with: motet config check"))
 }

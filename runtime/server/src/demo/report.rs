@@ -154,8 +154,7 @@ impl Report {
 
 /// The models that did something.
 fn called(models: &Value) -> Vec<Value> {
-    let live = items(models, "models").iter();
-    live.filter(|model| model["figures"]["calls"].as_u64() > Some(0)).cloned().collect()
+    items(models, "models").iter().filter(|model| model["figures"]["calls"].as_u64() > Some(0)).cloned().collect()
 }
 
 fn percent(part: usize, of: usize) -> f64 {
