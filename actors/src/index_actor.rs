@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use motet_engine::access::Caller;
 use motet_engine::definition::IndexDefinition;
-use motet_engine::failure::{Failure, FailureClass};
+use motet_engine::failure::Failure;
 use motet_vectors::port::{VectorIndex, VectorRecord};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::mailbox::{Letter, Mailbox, Vitals};
 
@@ -22,6 +22,8 @@ pub(crate) struct Write {
     pub(crate) namespace: String,
     pub(crate) records: Vec<VectorRecord>,
     pub(crate) reply: oneshot::Sender<Result<(), Failure>>,
+    /// Its place among the writes that the index takes at one time; free again when it is stored.
+    pub(crate) _place: OwnedSemaphorePermit,
 }
 
 /// What an index actor is told.
@@ -66,10 +68,6 @@ impl Actor for IndexActor {
     ) -> Result<(), ActorProcessingErr> {
         let (_, message) = letter.open(&self.vitals);
         match message {
-            IndexMessage::Write(write) if gathering.waiting.len() as u64 >= self.vitals.capacity() => {
-                let words = format!("the queue of index '{}' is full", self.definition.name);
-                let _ = write.reply.send(Err(Failure::new(FailureClass::Overloaded, words)));
-            }
             IndexMessage::Write(write) => gathering.waiting.push_back(write),
             IndexMessage::Written => gathering.writing = false,
         }

@@ -27,7 +27,10 @@ use crate::supervisor::{Children, Nursery};
 use crate::vector_call;
 
 /// Writes that may wait for one index.
-const MAILBOX: usize = 4096;
+const WRITES: usize = 4096;
+
+/// Places in the mailbox: the writes, and what the actor tells itself.
+const MAILBOX: usize = WRITES + 64;
 
 /// Queries that may run on one index at a time; more of them wait their turn.
 const QUERIES: usize = 32;
@@ -36,6 +39,9 @@ struct Opened {
     index: Arc<dyn VectorIndex>,
     mailbox: Mailbox<IndexMessage>,
     queries: Arc<Semaphore>,
+    /// Places for writes that wait or are being stored. A write waits for one as long as its caller has patience:
+    /// an accepted run must not fail for want of room.
+    writes: Arc<Semaphore>,
 }
 
 type Slot = Arc<Mutex<Option<Arc<Opened>>>>;
@@ -130,7 +136,12 @@ impl Indexes {
             Failure::new(FailureClass::Internal, format!("the index's actor cannot start: {error}"))
         })?;
         self.children.enter(&actor.get_cell(), address);
-        Ok(Opened { index, mailbox: Mailbox::new(actor, vitals), queries: Arc::new(Semaphore::new(QUERIES)) })
+        Ok(Opened {
+            index,
+            mailbox: Mailbox::new(actor, vitals),
+            queries: Arc::new(Semaphore::new(QUERIES)),
+            writes: Arc::new(Semaphore::new(WRITES)),
+        })
     }
 
     pub(crate) async fn ask(&self, caller: &Caller, name: &Name, ask: IndexAsk) -> Result<Value, RouteError> {
@@ -144,8 +155,9 @@ impl Indexes {
             IndexAsk::Upsert { with } => {
                 let (namespace, records) = vector_call::upsert(&with)?;
                 let count = i64::try_from(records.len()).unwrap_or(i64::MAX);
+                let place = Arc::clone(&opened.writes).acquire_owned().await.map_err(|_| unavailable(name))?;
                 let (reply, answer) = oneshot::channel();
-                let write = IndexMessage::Write(Write { namespace, records, reply });
+                let write = IndexMessage::Write(Write { namespace, records, reply, _place: place });
                 opened.mailbox.try_send(caller, write).map_err(|error| match error {
                     SendError::Full => RouteError::Overloaded(format!("the queue of index '{name}' is full")),
                     SendError::Gone => unavailable(name),

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use motet_engine::definition::ModelDefinition;
 use motet_engine::failure::{Failure, FailureClass};
-use motet_models::call::{self, EncodedCall};
+use motet_models::call;
 use motet_models::port::{InferRequest, LoadedModel, Tensors};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::batcher::{Batcher, Waiting};
@@ -30,20 +30,8 @@ pub(crate) struct ModelCall {
     pub(crate) priority: i8,
     pub(crate) deadline: Instant,
     pub(crate) reply: Reply,
-}
-
-impl ModelCall {
-    /// A call from its encoded form, measured by the model that it is for.
-    pub(crate) fn new(
-        encoded: EncodedCall,
-        model: &dyn LoadedModel,
-        priority: i8,
-        deadline: Instant,
-        reply: Reply,
-    ) -> Self {
-        let length = model.length(&encoded.inputs);
-        Self { inputs: encoded.inputs, rows: encoded.rows, length, priority, deadline, reply }
-    }
+    /// Its place among the calls that the model takes at one time; free again when it is answered.
+    pub(crate) _place: OwnedSemaphorePermit,
 }
 
 /// What a model actor is told.

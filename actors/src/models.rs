@@ -19,7 +19,7 @@ use motet_models::port::{LoadedModel, ModelBackend};
 use motet_models::source::{ArtefactCache, Progress};
 use ractor::{Actor, ActorCell};
 use serde::Serialize;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::address::Address;
 use crate::catalog::{Catalog, CatalogError};
@@ -53,6 +53,8 @@ struct Entry {
     definition: Arc<ModelDefinition>,
     status: watch::Sender<Status>,
     stats: Arc<ModelStats>,
+    /// Places for calls that wait or are computed.
+    places: Arc<Semaphore>,
 }
 
 /// A model as the API shows it.
@@ -243,14 +245,19 @@ impl Models {
         ask: ModelAsk,
         patience: Duration,
     ) -> Result<Value, RouteError> {
-        let ModelAsk::Infer { with, priority, .. } = ask;
+        let ModelAsk::Infer { with, priority, key } = ask;
         let deadline = Instant::now() + patience;
         let entry = self.entry(&caller.namespace, name, false).await?;
         let (mailbox, model) = ready(&entry).await?;
         let encoded = call::encode(model.signature(), &with)?;
         let single = encoded.single;
+        let place = place(&entry, key.is_some()).await.ok_or_else(|| {
+            RouteError::Overloaded(format!("the queue of model '{name}' is full ({} calls)", entry.definition.queue))
+        })?;
         let (reply, answer) = oneshot::channel();
-        let call = ModelCall::new(encoded, &*model, priority, deadline, reply);
+        let length = model.length(&encoded.inputs);
+        let call =
+            ModelCall { inputs: encoded.inputs, rows: encoded.rows, length, priority, deadline, reply, _place: place };
         mailbox.try_send(caller, ModelMessage::Call(call)).map_err(|error| match error {
             SendError::Full => RouteError::Overloaded(format!("the queue of model '{name}' is full")),
             SendError::Gone => RouteError::Failed(Failure::new(
@@ -296,6 +303,13 @@ impl Models {
     }
 }
 
+/// A place for one call. A run's call waits for it, since the run is accepted and must not fail for want of room;
+/// whoever else asks is told at once. The wait ends with the caller's patience.
+async fn place(entry: &Entry, may_wait: bool) -> Option<OwnedSemaphorePermit> {
+    let places = Arc::clone(&entry.places);
+    if may_wait { places.acquire_owned().await.ok() } else { places.try_acquire_owned().ok() }
+}
+
 async fn ready(entry: &Entry) -> Result<(Mailbox<ModelMessage>, Arc<dyn LoadedModel>), RouteError> {
     let mut status = entry.status.subscribe();
     let settled = status.wait_for(|status| !matches!(status, Status::Loading(_))).await;
@@ -313,6 +327,7 @@ fn new_entry(definition: &Arc<ModelDefinition>) -> Arc<Entry> {
         definition: Arc::clone(definition),
         status: watch::channel(Status::Loading(Loading { what: "waiting".into(), ..Loading::default() })).0,
         stats: Arc::new(ModelStats::new(definition.name.as_str())),
+        places: Arc::new(Semaphore::new(usize::try_from(definition.queue).unwrap_or(Semaphore::MAX_PERMITS))),
     })
 }
 

@@ -23,6 +23,7 @@ use motet_models::fake::{CRASH_INPUT, FakeBackend};
 use motet_models::source::ArtefactCache;
 use motet_store::memory::MemoryStore;
 use motet_store::port::Store;
+use motet_store::sqlite::SqliteStore;
 use motet_vectors::embedded::EmbeddedBackend;
 use serde_json::json;
 
@@ -43,9 +44,19 @@ impl World {
     }
 
     async fn node_with(&self, max_live: usize, max_unfinished: u64) -> Node {
+        self.node_on(Arc::clone(&self.store), max_live, max_unfinished).await
+    }
+
+    /// A node over the database in this world's folder, which outlives the node.
+    async fn durable_node(&self) -> Node {
+        let store = SqliteStore::open(&self.folder.path().join("data")).await.unwrap();
+        self.node_on(Arc::new(store), 1_000, 1_000).await
+    }
+
+    async fn node_on(&self, store: Arc<dyn Store>, max_live: usize, max_unfinished: u64) -> Node {
         Node::start(NodeParts {
             name: "test".into(),
-            store: Arc::clone(&self.store),
+            store,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             model_backends: vec![Arc::new(FakeBackend::new())],
@@ -168,7 +179,7 @@ async fn one_bad_input_costs_only_its_own_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_go_on_after_the_node_is_started_again() {
     let world = World::new();
-    let node = world.node().await;
+    let node = world.durable_node().await;
     let slow = ECHO.replace("backend: fake", "backend: fake\nparameters: {latency_ms: 200}\nbatch: {max: 4}");
     apply(&node, &slow).await;
     let mut runs = vec![];
@@ -177,7 +188,7 @@ async fn runs_go_on_after_the_node_is_started_again() {
     }
     let left = node.stop(Duration::ZERO).await.unwrap();
     assert!(left > 0, "the test must stop while runs are under way");
-    let node = world.node().await;
+    let node = world.durable_node().await;
     for (n, run) in runs {
         assert_eq!(output(&finish(&node, run).await), json!(n.to_string()));
     }
@@ -307,6 +318,33 @@ async fn more_runs_than_actors_fit_are_all_carried_on() {
     assert!(refused > 0, "the bound on unfinished runs was never met");
     for run in runs {
         assert_eq!(finish(&node, run).await.phase(), Phase::Succeeded);
+    }
+    node.stop(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_wait_for_a_full_model_and_others_are_told() {
+    let world = World::new();
+    let node = world.node().await;
+    apply(&node, &ECHO.replace("backend: fake", "backend: fake\nqueue: 1\nparameters: {latency_ms: 5}")).await;
+    let mut runs = vec![];
+    for n in 0..50 {
+        runs.push(submit(&node, "echo", json!({"text": n.to_string()})).await);
+    }
+    let asked = node
+        .router()
+        .infer(
+            &caller(),
+            &Name::new("echo").unwrap(),
+            Value::from(serde_json::from_str::<serde_json::Value>(r#"{"text": "x"}"#).unwrap()),
+            PATIENCE,
+        )
+        .await;
+    assert!(matches!(asked, Err(RouteError::Overloaded(_))), "{asked:?}");
+    for run in runs {
+        let run = finish(&node, run).await;
+        assert_eq!(run.phase(), Phase::Succeeded);
+        assert!(run.state().steps.iter().all(|step| step.attempts() == 1), "waiting for room is no attempt");
     }
     node.stop(PATIENCE).await.unwrap();
 }

@@ -98,7 +98,8 @@ impl Layers {
                 let message = format!("the key stands twice; first in line {}", first.line);
                 self.problems.push(Problem::new(origin(path, *place), &full, message));
             }
-            if let Some(key) = Key::find(&full) {
+            // A dotted name is the environment's way of writing; in a file it would be a second one.
+            if let Some(key) = Key::find(&full).filter(|_| !name.is_empty()) {
                 self.value(path, key, value);
             } else if name.is_empty() && sections().any(|section| section == full) {
                 self.section(path, &full, value);

@@ -33,10 +33,10 @@ const FINISH: Duration = Duration::from_secs(60);
 /// The queues hold every call that the runs can owe at once: past its queue a model answers
 /// `overloaded`, and a run whose attempts are used up on that fails, which is right and not what is tested here.
 const MODELS: [(&str, &str); 2] = [
-    ("echo", "kind: Model\nname: echo\nbackend: fake\nbatch: {max: 32}\nqueue: 50000\nparameters: {latency_ms: 4}\n"),
+    ("echo", "kind: Model\nname: echo\nbackend: fake\nbatch: {max: 32}\nparameters: {latency_ms: 4}\n"),
     (
         "shaky",
-        "kind: Model\nname: shaky\nbackend: fake\nbatch: {max: 16}\nqueue: 50000\nparameters: {latency_ms: 2, fail_every: 4}\n",
+        "kind: Model\nname: shaky\nbackend: fake\nbatch: {max: 16}\nparameters: {latency_ms: 2, fail_every: 4}\n",
     ),
 ];
 

@@ -225,6 +225,14 @@ pub(crate) fn grammatical() -> impl Strategy<Value = String> {
     })
 }
 
+/// Values that mean something somewhere in a definition.
+#[rustfmt::skip]
+const WORDS: &[&str] = &["model", "prompt", "parse", "transform", "vector.query", "vector.upsert", "5s", "a", "b", "json", "regex", "#", "#/$defs/a", "string", "object", "(?<a>x)", "{{ a }}", "https://example.org/a", "Workflow", "Model", "Index", "motet/v1"];
+
+/// Keys that mean something somewhere in a definition.
+#[rustfmt::skip]
+const KEYS: &[&str] = &["kind", "name", "steps", "call", "with", "model", "template", "format", "pattern", "schema", "needs", "if", "for_each", "as", "retry", "backoff", "on", "timeout", "fallback", "output", "input", "index", "vector", "text", "a", "b", "version", "source", "uri", "sha256", "batch", "dimension", "metric", "properties", "items", "$ref", "$defs", "anyOf", "not", "type", "pattern", "additionalProperties", "required", "step_order", "enum", "prefixItems"];
+
 pub(crate) fn json_value() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![
         Just(Json::Null),
@@ -233,81 +241,10 @@ pub(crate) fn json_value() -> impl Strategy<Value = Json> {
         (-3i64..70_000).prop_map(Json::from),
         any::<f64>().prop_map(Json::from),
         select(&*EXPRESSIONS).prop_map(|source| json!(format!("${{ {source} }}"))),
-        select(vec![
-            "model",
-            "prompt",
-            "parse",
-            "transform",
-            "vector.query",
-            "vector.upsert",
-            "5s",
-            "a",
-            "b",
-            "json",
-            "regex",
-            "#",
-            "#/$defs/a",
-            "string",
-            "object",
-            "(?<a>x)",
-            "{{ a }}",
-            "https://example.org/a",
-            "Workflow",
-            "Model",
-            "Index",
-            "motet/v1",
-        ])
-        .prop_map(Json::from),
+        select(WORDS).prop_map(Json::from),
         ".{0,12}".prop_map(Json::from),
     ];
-    let keys = select(vec![
-        "kind",
-        "name",
-        "steps",
-        "call",
-        "with",
-        "model",
-        "template",
-        "format",
-        "pattern",
-        "schema",
-        "needs",
-        "if",
-        "for_each",
-        "as",
-        "retry",
-        "backoff",
-        "on",
-        "timeout",
-        "fallback",
-        "output",
-        "input",
-        "index",
-        "vector",
-        "text",
-        "a",
-        "b",
-        "version",
-        "source",
-        "uri",
-        "sha256",
-        "batch",
-        "dimension",
-        "metric",
-        "properties",
-        "items",
-        "$ref",
-        "$defs",
-        "anyOf",
-        "not",
-        "type",
-        "pattern",
-        "additionalProperties",
-        "required",
-        "step_order",
-        "enum",
-        "prefixItems",
-    ]);
+    let keys = select(KEYS);
     leaf.prop_recursive(6, 60, 6, move |inner| {
         prop_oneof![
             vec(inner.clone(), 0..5).prop_map(Json::from),
