@@ -178,7 +178,7 @@ fn single_mistakes_by_table() {
         ("a: 1\n  b: [", "this is no YAML"),
         ("[1, 2]", "motet.yaml:1:1: expected a map"),
         ("http: {}\nhttp: {}", "motet.yaml:2:1: http: the key stands twice; first in line 1"),
-        ("http:\n\tmax_wait: 5s", "motet.yaml:2:1: this is no YAML"),
+        ("http:\n\tmax_wait: 5s", "motet.yaml:2:2: this is no YAML"),
         ("runs: {max_live: 10, max_unfinished: 5}", "runs.max_live (10) exceeds runs.max_unfinished (5)"),
         ("admin: {address: 127.0.0.1:8080}", "motet.yaml:1:18: admin.address: http.address and admin.address are both"),
         ("http: {address: 127.0.0.1:9090}", "motet.yaml:1:17: http.address: http.address and admin.address are both"),

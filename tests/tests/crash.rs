@@ -30,8 +30,7 @@ const BETWEEN_KILLS_MS: std::ops::Range<u64> = 30..700;
 /// Longest time from the last start to the end of every run.
 const FINISH: Duration = Duration::from_secs(60);
 
-/// The queues hold every call that the runs can owe at once: past its queue a model answers
-/// `overloaded`, and a run whose attempts are used up on that fails, which is right and not what is tested here.
+/// The queues hold far fewer calls than the runs owe at once: an accepted run waits for room and never fails for it.
 const MODELS: [(&str, &str); 2] = [
     ("echo", "kind: Model\nname: echo\nbackend: fake\nbatch: {max: 32}\nparameters: {latency_ms: 4}\n"),
     (
