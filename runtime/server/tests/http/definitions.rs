@@ -68,10 +68,10 @@ async fn every_mistake_has_its_place() {
         assert!(errors.iter().any(|error| error["line"] == 4), "{problem}");
         assert!(errors.iter().any(|error| error["line"] == 6 && error["advice"].is_string()), "{problem}");
     }
-    stage.put("workflows/flow", &FLOW.replace("flow", "other")).await.problem(422, "name_mismatch");
+    stage.put("workflows/flow", &FLOW.replace("name: flow", "name: other")).await.problem(422, "name_mismatch");
     stage.put("models/flow", FLOW).await.problem(422, "name_mismatch");
     stage
-        .put("workflows/flow", &format!("{FLOW}---\n{}", FLOW.replace("flow", "b")))
+        .put("workflows/flow", &format!("{FLOW}---\n{}", FLOW.replace("name: flow", "name: b")))
         .await
         .problem(422, "invalid_definition");
     stage.put("models/m", "kind: Model\nname: m\nbackend: abacus\n").await.problem(422, "invalid");
