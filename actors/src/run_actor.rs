@@ -56,6 +56,8 @@ enum Awaited {
 pub(crate) struct Birth {
     pub(crate) driver: RunDriver,
     pub(crate) awaited_by: Option<Reply>,
+    /// Whether it was brought up for a message that is on its way: it must not leave before it has read that.
+    pub(crate) expected: bool,
 }
 
 /// The actor's fixed parts.
@@ -73,6 +75,7 @@ pub(crate) struct Live {
     watchers: Vec<(Awaited, Reply)>,
     calls: HashMap<CallId, AbortHandle>,
     alarm: Option<(Timestamp, AbortHandle)>,
+    expected: bool,
 }
 
 impl Drop for Live {
@@ -90,13 +93,13 @@ impl Actor for RunActor {
     type Arguments = Birth;
 
     async fn pre_start(&self, _: ActorRef<Self::Msg>, birth: Birth) -> Result<Live, ActorProcessingErr> {
-        let Birth { driver, awaited_by } = birth;
+        let Birth { driver, awaited_by, expected } = birth;
         let submission = driver.run().submission();
         let caller =
             Caller { namespace: submission.namespace.clone(), principal: Principal::System, trace: submission.trace };
         let priority = submission.priority;
         let watchers = awaited_by.map(|reply| (Awaited::End, reply)).into_iter().collect();
-        Ok(Live { driver, caller, priority, watchers, calls: HashMap::new(), alarm: None })
+        Ok(Live { driver, caller, priority, watchers, calls: HashMap::new(), alarm: None, expected })
     }
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, live: &mut Live) -> Result<(), ActorProcessingErr> {
@@ -111,12 +114,14 @@ impl Actor for RunActor {
         live: &mut Live,
     ) -> Result<(), ActorProcessingErr> {
         let (_, message) = letter.open(&self.vitals);
+        live.expected = false;
         match message.ask {
             RunAsk::Read => answer(message.reply, Ok(Answer::State(Box::new(live.driver.run().state().clone())))),
             RunAsk::Watch { beyond } => self.watch(live, Awaited::Beyond(beyond), message.reply),
             RunAsk::AwaitEnd => self.watch(live, Awaited::End, message.reply),
             RunAsk::Input(input) => return self.take(&myself, live, &input, message.reply).await,
         }
+        self.settle(&myself, live).await;
         Ok(())
     }
 }
@@ -141,6 +146,7 @@ impl RunActor {
             Err(DriverError::Rejected(rejection)) => {
                 tracing::debug!(run = %self.run, %rejection, "input rejected");
                 answer(reply, Ok(Answer::Rejected(rejection)));
+                self.settle(myself, live).await;
                 Ok(())
             }
             Err(DriverError::Store(error)) if error.class() == ErrorClass::Fenced => {
@@ -157,7 +163,7 @@ impl RunActor {
         }
     }
 
-    /// Sends what is owed, tells the watchers, sets the alarm; leaves when there is nothing to stay for.
+    /// Sends what is owed and tells the watchers; leaves when there is nothing to stay for.
     async fn go_on(&self, myself: &ActorRef<Letter<RunMessage>>, live: &mut Live) {
         self.tell_watchers(live);
         if live.driver.run().phase().is_end() {
@@ -178,11 +184,20 @@ impl RunActor {
                 }
             });
         }
+        self.settle(myself, live).await;
+    }
+
+    /// Sets the alarm, or leaves when the run only waits and nobody waits with it.
+    async fn settle(&self, myself: &ActorRef<Letter<RunMessage>>, live: &mut Live) {
+        if live.driver.run().phase().is_end() {
+            return;
+        }
         // One who went away must not keep a waiting run alive.
         live.watchers.retain(|(_, watcher)| !watcher.is_closed());
         let wake = live.driver.run().next_wake();
         let now = self.runs.clock().now();
-        let parked = live.driver.run().calls_owed() == 0
+        let parked = !live.expected
+            && live.driver.run().calls_owed() == 0
             && live.watchers.is_empty()
             && wake.is_none_or(|at| at.since(now) > PARK_AFTER);
         if parked {

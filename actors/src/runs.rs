@@ -27,7 +27,7 @@ use crate::mailbox::{Mailbox, SendError};
 use crate::message::{Answer, RouteError, RunAsk};
 use crate::ports::Clock;
 use crate::router::Router;
-use crate::run_actor::{Birth, Reply, RunActor, RunMessage, failure_class};
+use crate::run_actor::{Birth, RunActor, RunMessage, failure_class};
 use crate::supervisor::{Children, Nursery};
 
 /// Places in a run's mailbox.
@@ -220,7 +220,7 @@ impl Runs {
     /// Delivers a message to a run, bringing it up when it waits as a row.
     pub(crate) async fn ask(self: &Arc<Self>, caller: &Caller, run: RunId, ask: RunAsk) -> Result<Answer, RouteError> {
         for _ in 0..CHASES {
-            let mailbox = match self.find(run).await? {
+            let mailbox = match self.find(run, true).await? {
                 Found::Ended(run) => return Ok(answer_for_ended(&run, &ask)),
                 Found::Live(mailbox) => mailbox,
             };
@@ -291,7 +291,8 @@ impl Runs {
         }
     }
 
-    async fn find(self: &Arc<Self>, run: RunId) -> Result<Found, RouteError> {
+    /// The mailbox of a run, which is brought up when it waits as a row; `expected` when a message for it follows.
+    async fn find(self: &Arc<Self>, run: RunId, expected: bool) -> Result<Found, RouteError> {
         loop {
             let starting = match self.slots.get(&run).as_deref() {
                 Some(Slot::Live(mailbox)) => return Ok(Found::Live(mailbox.clone())),
@@ -304,12 +305,12 @@ impl Runs {
                 continue;
             }
             if let Some(reservation) = self.reserve(run) {
-                return self.bring_up(reservation).await;
+                return self.bring_up(reservation, expected).await;
             }
         }
     }
 
-    async fn bring_up(self: &Arc<Self>, reservation: Reservation) -> Result<Found, RouteError> {
+    async fn bring_up(self: &Arc<Self>, reservation: Reservation, expected: bool) -> Result<Found, RouteError> {
         let run = reservation.run;
         let epoch = self.epoch(run.shard()).ok_or(RouteError::NotOwner)?;
         let driver = RunDriver::recover(&self.parts, run, epoch).await.map_err(|error| match error {
@@ -319,12 +320,12 @@ impl Runs {
         if driver.run().phase().is_end() {
             return Ok(Found::Ended(Box::new(driver.run().clone())));
         }
-        reservation.start(driver, None).await.map(Found::Live)
+        reservation.start(Birth { driver, awaited_by: None, expected }).await.map(Found::Live)
     }
 
     /// Brings a run up unless it is up or has ended; for recovery and timers.
     pub(crate) async fn activate(self: &Arc<Self>, run: RunId) -> Result<(), RouteError> {
-        self.find(run).await.map(drop)
+        self.find(run, false).await.map(drop)
     }
 
     /// A run as it stands, live or not, without bringing it up.
@@ -386,19 +387,14 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Spawns the actor of a run; `awaited_by` is told of its end.
-    pub(crate) async fn start(
-        mut self,
-        driver: RunDriver,
-        awaited_by: Option<Reply>,
-    ) -> Result<Mailbox<RunMessage>, RouteError> {
+    /// Spawns the actor of a run.
+    pub(crate) async fn start(mut self, birth: Birth) -> Result<Mailbox<RunMessage>, RouteError> {
         let runs = Arc::clone(&self.runs);
         let Some(supervisor) = runs.supervisor.get() else { return Err(RouteError::NotOwner) };
         let address = Address::Run(self.run);
         let vitals = runs.census.enter(address.clone(), MAILBOX);
         let actor = RunActor { run: self.run, runs: Arc::clone(&runs), vitals: Arc::clone(&vitals) };
         // Whoever looks for the run before the slot names its mailbox waits for this reservation to end.
-        let birth = Birth { driver, awaited_by };
         let (actor, _) =
             ActorRuntime::spawn_linked_instant(None, actor, birth, supervisor.clone()).map_err(|error| {
                 RouteError::Failed(Failure::new(

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::catalog::CatalogError;
 use crate::driver::{DriverError, NewRun};
 use crate::message::{Answer, RouteError};
+use crate::run_actor::Birth;
 use crate::runs::{Reservation, Runs};
 
 /// A run to be started.
@@ -129,7 +130,8 @@ pub(crate) async fn admit(
     // The run is durable: whatever happens to its actor, it is not lost.
     match reservation.filter(|_| runs.has_room()) {
         Some(reservation) => {
-            if let Err(error) = reservation.start(driver, awaited.then_some(reply)).await {
+            let birth = Birth { driver, awaited_by: awaited.then_some(reply), expected: false };
+            if let Err(error) = reservation.start(birth).await {
                 tracing::warn!(run = %begun.submitted.run, %error, "run admitted but not started; it is picked up later");
                 runs.leave_for_later();
             }

@@ -25,7 +25,7 @@ async fn a_version_never_changes() {
         assert_eq!(run.json()["output"]["a"]["v"], 1);
         let listed = stage.get("/api/v1/workflows").await.expect(200).json();
         let names: Vec<_> = listed["workflows"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
-        assert_eq!(names, ["flow", "hello", "pure", "stuck"]);
+        assert_eq!(names, ["flow", "hello", "later", "pure", "stuck"]);
         stage.end().await;
     }
 }
@@ -107,7 +107,7 @@ async fn models_and_indexes_show_how_they_do() {
         assert_eq!((&model["state"], &model["backend"]), (&json!("ready"), &json!("fake")));
         assert_eq!(model["figures"]["calls"], 1);
         assert_eq!(model["signature"]["inputs"][0]["name"], "text");
-        assert_eq!(stage.get("/api/v1/models").await.expect(200).json()["models"].as_array().unwrap().len(), 2);
+        assert_eq!(stage.get("/api/v1/models").await.expect(200).json()["models"].as_array().unwrap().len(), 3);
         stage.post("/api/v1/models/none/infer", &with("hi")).await.problem(404, "not_found");
         stage.post("/api/v1/models/echo/infer", &json!({"with": {"txt": 1}})).await.problem(422, "invalid");
         stage.post("/api/v1/models/echo/infer", &json!({})).await.problem(422, "invalid");

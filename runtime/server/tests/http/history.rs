@@ -61,20 +61,22 @@ async fn a_stream_tells_everything_and_can_be_taken_up_again() {
 async fn a_stream_of_a_live_run_goes_on_to_its_end() {
     for memory in STORES {
         let stage = Stage::new(memory).await;
-        let id = stage.stuck().await;
-        let path = format!("/api/v1/runs/{id}/events");
-        let mut response = stage.request(Method::GET, &path).send().await.unwrap();
-        let mut text = String::new();
-        while !text.contains("call_scheduled") {
-            text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+        // One that lives, and one that waits without an actor.
+        for id in [stage.stuck().await, stage.waiting().await] {
+            let path = format!("/api/v1/runs/{id}/events");
+            let mut response = stage.request(Method::GET, &path).send().await.unwrap();
+            let mut text = String::new();
+            while !text.contains("call_scheduled") {
+                text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+            }
+            stage.post(&format!("/api/v1/runs/{id}/cancel"), &json!({"reason": "enough"})).await.expect(200);
+            while let Some(chunk) = response.chunk().await.unwrap() {
+                text.push_str(std::str::from_utf8(&chunk).unwrap());
+            }
+            let all = events(&text);
+            let (_, name, data) = &all[all.len() - 1];
+            assert_eq!((name.as_str(), &data["reason"]), ("run_cancelled", &json!("enough")));
         }
-        stage.post(&format!("/api/v1/runs/{id}/cancel"), &json!({"reason": "enough"})).await.expect(200);
-        while let Some(chunk) = response.chunk().await.unwrap() {
-            text.push_str(std::str::from_utf8(&chunk).unwrap());
-        }
-        let all = events(&text);
-        let (_, name, data) = &all[all.len() - 1];
-        assert_eq!((name.as_str(), &data["reason"]), ("run_cancelled", &json!("enough")));
         stage.end().await;
     }
 }

@@ -71,7 +71,7 @@ async fn the_node_tells_what_it_is_and_does() {
     assert_eq!((&node["open"], &node["runs"]["unfinished"]), (&json!(true), &json!(1)));
     assert!(node["store"]["fault"].is_null() && node["store"]["events"].as_u64().unwrap() > 0, "{node}");
     let actors = stage.get("/api/v1/actors?limit=1000").await.expect(200).json();
-    assert_eq!((&actors["counts"]["run"], &actors["counts"]["model"]), (&json!(1), &json!(2)));
+    assert_eq!((&actors["counts"]["run"], &actors["counts"]["model"]), (&json!(1), &json!(3)));
     let mut lines = actors["actors"].as_array().unwrap().iter();
     assert!(lines.any(|line| line["actor"] == format!("run/{id}")), "{actors}");
     stage.end().await;

@@ -179,3 +179,18 @@ async fn runs_of_another_namespace_do_not_exist() {
     assert_eq!(listed.expect(200).json()["runs"], json!([]));
     stage.end().await;
 }
+
+#[tokio::test]
+async fn a_run_that_waits_without_an_actor_is_told_and_cancelled() {
+    for memory in STORES {
+        let stage = Stage::new(memory).await;
+        let id = stage.waiting().await;
+        let why = stage.get(&format!("/api/v1/runs/{id}/why")).await.expect(200).json();
+        assert_eq!((&why["state"], &why["wakes"][0]["for"]), (&json!("waiting"), &json!("retry")));
+        assert_eq!(why["wakes"][0]["last_error"]["class"], "unavailable");
+        assert!(why["next_wake"].as_str().unwrap().ends_with('Z'), "{why}");
+        let path = format!("/api/v1/runs/{id}/cancel");
+        assert_eq!(stage.post(&path, &json!({})).await.expect(200).json()["state"], "cancelled");
+        stage.end().await;
+    }
+}

@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 /// Longest time that a test waits for one answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A workflow of pure steps, one that asks a model, and one that never ends by itself within a test.
-const DEFINITIONS: [(&str, &str); 5] = [
+/// A workflow of pure steps, one that asks a model, one whose call never ends within a test, and one whose call fails
+/// and is tried again long after the test: it waits without an actor.
+const DEFINITIONS: [(&str, &str); 7] = [
     ("models/echo", "kind: Model\nname: echo\nbackend: fake\n"),
     ("models/stuck", "kind: Model\nname: stuck\nbackend: fake\nparameters: {latency_ms: 600000}\n"),
     (
@@ -32,6 +33,12 @@ const DEFINITIONS: [(&str, &str); 5] = [
     (
         "workflows/stuck",
         "kind: Workflow\nname: stuck\nversion: '1'\nsteps:\n  wait: {call: model, model: stuck, with: {text: x}}\n",
+    ),
+    ("models/broken", "kind: Model\nname: broken\nbackend: fake\nparameters: {fail_every: 1}\n"),
+    (
+        "workflows/later",
+        "kind: Workflow\nname: later\nversion: '1'\nsteps:\n  call: {call: model, model: broken, with: {text: x}, \
+         retry: {max_attempts: 9, backoff: {initial: 24h, max: 24h}}}\n",
     ),
 ];
 
@@ -167,6 +174,14 @@ impl Stage {
     pub(crate) async fn stuck(&self) -> String {
         let reply = self.post("/api/v1/workflows/stuck/runs", &json!({})).await.expect(202);
         reply.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts a run that waits for its next attempt, and comes back when it waits.
+    pub(crate) async fn waiting(&self) -> String {
+        let reply = self.post("/api/v1/workflows/later/runs", &json!({})).await.expect(202);
+        let id = reply.json()["id"].as_str().unwrap().to_owned();
+        while self.get(&format!("/api/v1/runs/{id}")).await.expect(200).json()["state"] != "waiting" {}
+        id
     }
 
     /// A connection without a client's help.
