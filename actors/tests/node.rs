@@ -149,7 +149,6 @@ async fn one_bad_input_costs_only_its_own_call() {
     apply(
         &node,
         &batched
-            .replace("steps:", "steps:")
             .replace("with: {text: '${ input.text }'}", "retry: {max_attempts: 1}, with: {text: '${ input.text }'}"),
     )
     .await;

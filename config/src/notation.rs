@@ -68,7 +68,7 @@ pub(crate) fn size(text: &str) -> Option<u64> {
 
 /// Writes a size in the largest unit that it is a whole number of.
 pub(crate) fn show_size(bytes: u64) -> String {
-    let whole = SIZES[..4].iter().find(|(_, factor)| bytes > 0 && bytes % factor == 0);
+    let whole = SIZES[..4].iter().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor));
     whole.map_or_else(|| bytes.to_string(), |(name, factor)| format!("{}{name}", bytes / factor))
 }
 

@@ -43,6 +43,7 @@ pub(crate) struct Paint(bool);
 
 impl Paint {
     /// No colours.
+    #[cfg(test)]
     pub(crate) const PLAIN: Self = Self(false);
 
     fn wrap(self, code: &str, text: &str) -> String {
