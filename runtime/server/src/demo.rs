@@ -25,7 +25,6 @@ use self::models::Loaded;
 use self::report::{Report, Restart};
 use self::server::{DataFolder, DemoServer};
 use crate::cli::Context;
-use crate::cli::client::Client;
 use crate::cli::failure::{CliError, CliResult};
 use crate::cli::output::Output;
 
@@ -103,7 +102,10 @@ async fn show(output: &Output, corpus: &Corpus, data: &DataFolder, offline: bool
     let server = DemoServer::start(data).await?;
     let loaded = models::load(server.client(), output, offline).await?;
     report::models(output, &loaded)?;
-    put_pipeline(server.client(), &loaded).await?;
+    let pipeline = definitions::pipeline(loaded.embedder, loaded.dimension)?;
+    for definition in &pipeline {
+        server.client().put(&crate::cli::definitions::path(definition), definition.document()).await?;
+    }
     let indexed = load::index(server.client(), output, loaded.embedder, corpus).await?;
     report::indexed(output, corpus, &indexed)?;
     let all: Vec<Question> = corpus.questions.iter().chain(&corpus.tickets).cloned().collect();
@@ -111,16 +113,11 @@ async fn show(output: &Output, corpus: &Corpus, data: &DataFolder, offline: bool
     report::answered(output, corpus, &answered)?;
     let models = server.client().get("/api/v1/models").await?;
     let (server, restart) = restart(output, server, corpus, data, &loaded, &answered).await?;
-    let report = Report::new(corpus, &loaded, &models, &indexed, &answered, restart, began.elapsed());
+    let order = definitions::steps(&pipeline);
+    let loads = (&indexed, &answered);
+    let report = Report::new(corpus, &loaded, &order, &models, loads, restart, began.elapsed());
     report.show(output, data)?;
     Ok(server)
-}
-
-async fn put_pipeline(client: &Client, loaded: &Loaded) -> CliResult {
-    for definition in definitions::pipeline(loaded.embedder, loaded.dimension)? {
-        client.put(&crate::cli::definitions::path(&definition), definition.document()).await?;
-    }
-    Ok(())
 }
 
 /// Stops the server in the middle of work, starts it again, and waits for what it had promised.

@@ -72,7 +72,7 @@ fn the_demo_reads_folders_and_leaves_a_named_data_folder() {
         let output = demo(&arguments, temporary.path());
         let shown = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(0), "{shown}{}", String::from_utf8_lossy(&output.stderr));
-        assert!(shown.contains("Indexed 2 pieces of text") && shown.contains("Bread"), "{shown}");
+        assert!(shown.contains("Indexed 2 pieces in 1 concurrent run,") && shown.contains("Bread"), "{shown}");
         assert!(shown.lines().all(|line| line.chars().count() <= 100 + kept.len()), "{shown}");
         assert!(data.join("server.log").is_file());
     }

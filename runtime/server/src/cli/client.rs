@@ -155,7 +155,6 @@ fn refusal(status: StatusCode, report: &Value, retry_after: Option<&str>) -> Cli
         (None, None, StatusCode::NOT_FOUND) => {
             error.advise("see what there is with: motet runs list, motet models list, motet indexes list")
         }
-        (None, None, StatusCode::CONFLICT) => error.advise("give the changed definition another version"),
         _ => error,
     }
 }

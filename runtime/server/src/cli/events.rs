@@ -143,11 +143,13 @@ fn show(output: &Output, event: &Value) -> CliResult {
     if output.is_json() {
         return output.json_line(event);
     }
-    let said = [event["error"]["message"].as_str(), event["reason"].as_str()].into_iter().flatten().next();
-    let told = match (said, &event["value"]) {
+    let said = [&event["error"]["message"], &event["reason"]].into_iter().find_map(Value::as_str);
+    let carried =
+        ["output", "with", "input", "items"].into_iter().map(|key| &event[key]).find(|value| !value.is_null());
+    let told = match (said, carried) {
         (Some(words), _) => output.paint.red(&shorten(words, 56)),
-        (None, Value::Null) => String::new(),
-        (None, value) => output.paint.dim(&shorten(&value.to_string(), 56)),
+        (None, Some(value)) => output.paint.dim(&shorten(&value.to_string(), 56)),
+        (None, None) => String::new(),
     };
     let (seq, at, kind) = (text(event, "seq"), clock(&text(event, "at")), text(event, "type"));
     output.line(format!("{seq:>4}  {at}  {kind:<14} {:<10} {told}", text(event, "step")))

@@ -2,7 +2,7 @@
 //!
 //! Asks no server. Used by `models`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use motet_engine::definition::{Definition, ModelDefinition};
@@ -13,7 +13,7 @@ use super::failure::{CliError, CliResult, Exit};
 use super::output::{shorten, text};
 use super::{Context, check, config, definitions};
 
-/// Models that the binary knows by name.
+/// The model that the binary knows by name.
 const KNOWN: &str = "minilm";
 
 /// Fetches what every named model needs.
@@ -58,8 +58,8 @@ fn default_folder() -> CliResult<PathBuf> {
 }
 
 fn models(context: &Context, what: &[PathBuf]) -> CliResult<Vec<Arc<ModelDefinition>>> {
-    let (known, paths): (Vec<&PathBuf>, Vec<&PathBuf>) =
-        what.iter().partition(|path| path.as_path() == Path::new(KNOWN) && !path.exists());
+    // A folder of the same name is written ./minilm.
+    let (known, paths): (Vec<&PathBuf>, Vec<&PathBuf>) = what.iter().partition(|path| path.as_os_str() == KNOWN);
     let mut models = Vec::new();
     if !known.is_empty() {
         models.push(crate::demo::embedding_model()?);

@@ -147,9 +147,11 @@ fn read(folder: &Path, file: &Path) -> CliResult<Vec<Document>> {
     }
     let text = String::from_utf8_lossy(&fs::read(file).map_err(fail)?).into_owned();
     let id = file.strip_prefix(folder).unwrap_or(file).to_string_lossy().replace('\\', "/");
-    let heading = text.lines().find_map(|line| line.strip_prefix('#')).map(|line| line.trim_matches(['#', ' ']));
-    let title = heading.filter(|title| !title.is_empty()).unwrap_or(&id).to_owned();
-    let pieces = chunk::split(&text);
+    let heading = text.lines().find(|line| line.starts_with('#'));
+    let title =
+        heading.map(|line| line.trim_matches(['#', ' '])).filter(|title| !title.is_empty()).unwrap_or(&id).to_owned();
+    // The title is told beside every piece, so the text need not say it again.
+    let pieces = chunk::split(&heading.map_or_else(|| text.clone(), |heading| text.replacen(heading, "", 1)));
     let many = pieces.len() > 1;
     let document = |(place, text): (usize, String)| Document {
         id: if many { format!("{id}#{}", place + 1) } else { id.clone() },

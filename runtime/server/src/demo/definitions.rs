@@ -2,9 +2,10 @@
 //!
 //! Used by the demo; `models fetch minilm` reads the model from here too.
 
-use motet_engine::definition::{Definition, ModelDefinition, parse_definition_value, parse_definitions};
-use serde_json::Value;
 use std::sync::Arc;
+
+use motet_engine::definition::{Definition, ModelDefinition, Workflow, parse_definition_value, parse_definitions};
+use serde_json::Value;
 
 use crate::cli::failure::{CliError, CliResult};
 
@@ -78,6 +79,18 @@ pub(crate) fn pipeline(embedder: Embedder, dimension: u64) -> CliResult<Vec<Defi
         parse_definition_value(&document).map_err(|mistakes| broken(&mistakes))
     });
     adapted.collect()
+}
+
+/// Workflows and steps of definitions, in the order in which they are declared.
+pub(crate) fn steps(definitions: &[Definition]) -> Vec<(String, String)> {
+    let workflows = definitions.iter().filter_map(|definition| match definition {
+        Definition::Workflow(workflow) => Some(workflow),
+        _ => None,
+    });
+    let steps = |workflow: &Arc<Workflow>| -> Vec<(String, String)> {
+        workflow.steps.iter().map(|step| (workflow.name.to_string(), step.name.to_string())).collect()
+    };
+    workflows.flat_map(steps).collect()
 }
 
 fn adapt(document: &mut Value, embedder: Embedder, dimension: u64) {

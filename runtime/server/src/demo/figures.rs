@@ -2,7 +2,6 @@
 //!
 //! Never prints. Used by the demo's report.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,7 +9,6 @@ use serde_json::Value;
 
 use super::corpus::Question;
 use super::load::{Ended, Load};
-use crate::cli::output::text;
 use crate::cli::span_ms;
 
 /// Places of the answer's sources.
@@ -68,24 +66,15 @@ pub(crate) struct StepFigures {
     pub(crate) p99_ms: f64,
 }
 
-/// The steps of all runs, by workflow, in the order in which they start.
-pub(crate) fn steps(loads: &[&Load]) -> Vec<StepFigures> {
-    let mut times: BTreeMap<(String, String), Vec<f64>> = BTreeMap::new();
-    let mut order: Vec<(String, String)> = Vec::new();
-    for ended in loads.iter().flat_map(|load| &load.runs) {
-        let mut steps: Vec<(&String, &Value)> = ended.run["steps"].as_object().into_iter().flatten().collect();
-        steps.sort_by_key(|(_, step)| text(step, "started_at"));
-        for (name, step) in steps {
-            let key = (text(&ended.run, "workflow"), name.clone());
-            if !order.contains(&key) {
-                order.push(key.clone());
-            }
-            times.entry(key).or_default().extend(span_ms(step, "started_at", "finished_at"));
-        }
-    }
-    let figures = order.into_iter().filter_map(|key| {
-        let (mean_ms, p99_ms, count) = times.get_mut(&key).and_then(|times| spread(times))?;
-        Some(StepFigures { workflow: key.0, step: key.1, count, mean_ms, p99_ms })
+/// The named steps of workflows, over all runs.
+pub(crate) fn steps(order: &[(String, String)], loads: &[&Load]) -> Vec<StepFigures> {
+    let runs: Vec<&Value> = loads.iter().flat_map(|load| &load.runs).map(|ended| &ended.run).collect();
+    let figures = order.iter().filter_map(|(workflow, step)| {
+        let own = runs.iter().filter(|run| run["workflow"] == workflow.as_str());
+        let mut times: Vec<f64> =
+            own.filter_map(|run| span_ms(&run["steps"][step.as_str()], "started_at", "finished_at")).collect();
+        let (mean_ms, p99_ms, count) = spread(&mut times)?;
+        Some(StepFigures { workflow: workflow.clone(), step: step.clone(), count, mean_ms, p99_ms })
     });
     figures.collect()
 }
@@ -159,14 +148,15 @@ mod tests {
     }
 
     #[test]
-    fn steps_come_in_the_order_of_their_start() {
+    fn steps_come_in_the_order_of_their_workflow() {
         let run = json!({"workflow": "answer", "steps": {
             "b": {"started_at": "2026-01-01T00:00:00.000Z", "finished_at": "2026-01-01T00:00:00.010Z"},
             "a": {"started_at": "2026-01-01T00:00:00.010Z", "finished_at": "2026-01-01T00:00:00.030Z"},
             "skipped": {"started_at": null},
         }});
         let load = Load { runs: vec![Ended { run, took: Duration::ZERO }], took: Duration::from_secs(1) };
-        let found = steps(&[&load]);
+        let order = ["b", "a", "skipped"].map(|step| ("answer".to_owned(), step.to_owned()));
+        let found = steps(&order, &[&load]);
         let found: Vec<(&str, f64)> = found.iter().map(|it| (it.step.as_str(), it.mean_ms.round())).collect();
         assert_eq!(found, [("b", 10.0), ("a", 20.0)]);
     }

@@ -57,9 +57,9 @@ impl Report {
     pub(crate) fn new(
         corpus: &Corpus,
         loaded: &Loaded,
+        order: &[(String, String)],
         models: &Value,
-        indexed: &Load,
-        answered: &Load,
+        (indexed, answered): (&Load, &Load),
         restart: Option<Restart>,
         took: Duration,
     ) -> Self {
@@ -73,7 +73,7 @@ impl Report {
             documents: corpus.documents.len(),
             answers: answers.collect(),
             models: called(models),
-            steps: steps(&[indexed, answered]),
+            steps: steps(order, &[indexed, answered]),
             loads: vec![LoadFigures::of("index-articles", indexed), LoadFigures::of("answer", answered)],
             quality: Quality::of(&corpus.tickets, tickets),
             restart,
@@ -157,6 +157,10 @@ fn called(models: &Value) -> Vec<Value> {
     items(models, "models").iter().filter(|model| model["figures"]["calls"].as_u64() > Some(0)).cloned().collect()
 }
 
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 fn percent(part: usize, of: usize) -> f64 {
     if of == 0 { 0.0 } else { 100.0 * part as f64 / of as f64 }
 }
@@ -181,7 +185,7 @@ fn heading(output: &Output, words: &str) -> CliResult {
 pub(crate) fn title(output: &Output, corpus: &Corpus, data: &DataFolder) -> CliResult {
     let what = match corpus.files {
         0 => "a support desk that answers from its articles".to_owned(),
-        files => format!("answers from {files} files of yours"),
+        files => format!("answers from {} of yours", plural(files, "file")),
     };
     if !output.is_json() {
         output.line(output.paint.bold(&format!("Motet demo: {what}")))?;
@@ -222,9 +226,10 @@ pub(crate) fn models(output: &Output, loaded: &Loaded) -> CliResult {
 
 /// What was stored.
 pub(crate) fn indexed(output: &Output, corpus: &Corpus, load: &Load) -> CliResult {
-    let (documents, runs, seconds) = (corpus.documents.len(), load.runs.len(), load.took.as_secs_f64());
-    let what = if corpus.files == 0 { "articles" } else { "pieces of text" };
-    heading(output, &format!("Indexed {documents} {what} in {runs} concurrent runs, {seconds:.1} s"))
+    let seconds = load.took.as_secs_f64();
+    let documents = plural(corpus.documents.len(), if corpus.files == 0 { "article" } else { "piece" });
+    let runs = plural(load.runs.len(), "concurrent run");
+    heading(output, &format!("Indexed {documents} in {runs}, {seconds:.1} s"))
 }
 
 /// The answers to the questions.
@@ -232,7 +237,7 @@ pub(crate) fn answered(output: &Output, corpus: &Corpus, load: &Load) -> CliResu
     let (questions, tickets) = (corpus.questions.len(), corpus.tickets.len());
     let beside = if tickets == 0 { String::new() } else { format!(" and {tickets} tickets at the same time") };
     let seconds = load.took.as_secs_f64();
-    heading(output, &format!("Answered {questions} questions{beside}, {seconds:.1} s"))?;
+    heading(output, &format!("Answered {}{beside}, {seconds:.1} s", plural(questions, "question")))?;
     for (place, (question, ended)) in corpus.questions.iter().zip(&load.runs).enumerate() {
         answer(output, place + 1, question, ended, corpus.files == 0)?;
     }
@@ -246,7 +251,10 @@ fn answer(output: &Output, place: usize, question: &Question, ended: &Ended, cat
     let paint = output.paint;
     let found = &ended.run["output"];
     output.line("")?;
-    output.line(format!("{place:>3}. {}", paint.bold(&shorten(&question.text, WIDTH - 5))))?;
+    for (row, words) in wrap(&question.text, WIDTH - 5).iter().enumerate() {
+        let number = if row == 0 { format!("{place:>3}.") } else { " ".repeat(4) };
+        output.line(format!("{number} {}", paint.bold(words)))?;
+    }
     if categories {
         let sure = found["confidence"].as_f64().unwrap_or_default() * 100.0;
         output.line(format!("     {} {sure:.0} %", paint.cyan(&text(found, "category"))))?;
