@@ -139,7 +139,8 @@ impl Expression {
     /// # Errors
     /// `Invalid` when a member is missing, types do not fit, or the work would be too much.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Failure> {
-        self.plan.evaluate(scope).map_err(|failure| self.explain(failure))
+        let mut budget = MAX_COST;
+        self.plan.evaluate(scope, &mut budget).map_err(|failure| self.explain(failure))
     }
 
     /// Evaluates a condition.

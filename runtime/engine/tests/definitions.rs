@@ -125,6 +125,10 @@ fn models_and_indexes_are_read_whole() {
     assert_eq!((index.dimension, index.backend.as_str()), (384, "embedded"));
 }
 
+fn parameters(count: usize) -> String {
+    (0..count).map(|n| format!("  p{n}: 1\n")).collect()
+}
+
 #[test]
 fn bounds_hold_and_stay_short() {
     let nested = format!("kind: Model\nname: m\nbackend: x\nparameters: {}{}", "[".repeat(5000), "]".repeat(5000));
@@ -134,12 +138,20 @@ fn bounds_hold_and_stay_short() {
     let wide = format!("kind: Workflow\nname: w\nsteps:\n{wide}");
     let wrong: String = (0..500).map(|n| format!("  s{n}: {{call: nope}}\n")).collect();
     let wrong = format!("kind: Workflow\nname: w\nsteps:\n{wrong}");
+    let keys: String = (0..60_000).map(|n| format!("k{n}: 1\n")).collect();
+    let repeated = format!("kind: Model\nname: m\nbackend: x\nparameters:\n{}  p7: 1\n", parameters(50_000));
+    let keys = format!("kind: Model\nname: m\nbackend: x\n{keys}");
+    let expressions =
+        format!("kind: Workflow\nname: w\nsteps: {{a: {{call: transform, with: [{}]}}}}", "'${ x', ".repeat(60_000));
     for (text, words) in [
         (nested, ""),
         (long, "bytes"),
         (many, "more than 200000 values"),
         (wide, "at most 1000 steps, not 1200"),
         (wrong, "no call 'nope'"),
+        (keys, "no key 'k0'"),
+        (repeated, "stands twice"),
+        (expressions, "never closed"),
     ] {
         let found = parse_definitions("f", &text).unwrap_err();
         assert!(

@@ -71,6 +71,10 @@ impl<'s> Diagnostics<'s> {
 
     /// The place of a byte of a node's text.
     pub(super) fn inside(&self, node: &Node, offset: usize) -> Place {
+        // Finding a place reads the file from its start, which is not worth it for what will not be shown.
+        if self.is_full() {
+            return node.place;
+        }
         node.inside(self.source, offset)
     }
 

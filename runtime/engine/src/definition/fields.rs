@@ -42,6 +42,9 @@ impl<'n> Fields<'n> {
             return None;
         };
         for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+            if out.is_full() {
+                break;
+            }
             let shown = shorten(&entry.key, 60);
             let advice = hint(&entry.key).unwrap_or_else(|| match nearest(&entry.key, known.iter().copied()) {
                 Some(near) => format!("did you mean '{near}'?"),

@@ -4,6 +4,8 @@
 //! refused, which also ends every bomb made of them. Never builds more than the bounds allow. Used by the reader of
 //! definition files.
 
+use std::collections::BTreeSet;
+
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use super::diagnostic::Diagnostics;
@@ -84,7 +86,7 @@ fn place(span: Span) -> Place {
 
 enum Frame {
     List { place: Place, items: Vec<Node> },
-    Map { place: Place, entries: Vec<Entry>, key: Option<(String, Place)> },
+    Map { place: Place, entries: Vec<Entry>, key: Option<(String, Place)>, seen: BTreeSet<String> },
 }
 
 #[derive(Default)]
@@ -109,7 +111,11 @@ impl Builder {
             }
             Event::MappingStart(_, _, tag) => {
                 self.refuse_tag(tag.as_deref(), "map", span, out);
-                self.open(Frame::Map { place: place(span), entries: vec![], key: None }, span, out);
+                self.open(
+                    Frame::Map { place: place(span), entries: vec![], key: None, seen: BTreeSet::new() },
+                    span,
+                    out,
+                );
                 None
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -149,11 +155,11 @@ impl Builder {
         match self.frames.last_mut() {
             None => return Some(node),
             Some(Frame::List { items, .. }) => items.push(node),
-            Some(Frame::Map { entries, key, .. }) => match key.take() {
+            Some(Frame::Map { entries, key, seen, .. }) => match key.take() {
                 Some((name, key_place)) => entries.push(Entry { key: name, key_place, value: node }),
                 None => {
                     let name = key_text(&node);
-                    if entries.len() < 2_000 && entries.iter().any(|entry| entry.key == name) {
+                    if !seen.insert(name.clone()) {
                         let shown = crate::expression::wording::shorten(&name, 60);
                         let message = format!("the key '{shown}' stands twice in one map");
                         out.advise(node.place, "duplicate-key", message, "remove or rename one of them");

@@ -256,6 +256,12 @@ impl<'a> Walk<'a> {
                 self.charge(total);
                 joined
             }
+            // Comparing values of different types copies both for a message that nobody sees.
+            (operators::IN, [needle, list]) => {
+                let each = needle.size().saturating_add(list.element().size());
+                self.charge(total.saturating_add(list.len().saturating_mul(each)));
+                Shape::SCALAR
+            }
             ("@ordered", [range]) => {
                 self.charge(range.len());
                 *range

@@ -52,7 +52,7 @@ impl Program {
         })
     }
 
-    pub(super) fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Failure> {
+    pub(super) fn evaluate(&self, scope: &Scope<'_>, budget: &mut u64) -> Result<Value, Failure> {
         let environment = ENVIRONMENT.as_ref().map_err(|message| {
             Failure::new(
                 crate::failure::FailureClass::Internal,
@@ -62,12 +62,13 @@ impl Program {
         let cells: Vec<Cell<'_>> = self.slots.iter().map(|slot| Cell::fill(slot, scope)).collect();
         let shapes: Vec<cost::Shape> = cells.iter().map(Cell::shape).collect();
         let estimate = cost::estimate(&self.tree, &shapes);
-        if estimate > MAX_COST {
+        let Some(rest) = budget.checked_sub(estimate) else {
             return Err(invalid(format!(
                 "the work of the expression is estimated at {estimate} units for these values; at most {MAX_COST} are \
                  allowed, so shorten the lists first or split the step with for_each"
             )));
-        }
+        };
+        *budget = rest;
         let resolver = Resolver(cells);
         let mut context = Context::with_env(Arc::clone(environment));
         context.set_variable_resolver(&resolver);

@@ -81,27 +81,28 @@ impl Plan {
         }
     }
 
-    pub(super) fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, Failure> {
+    /// Evaluates; every program takes its estimated work out of the budget.
+    pub(super) fn evaluate(&self, scope: &Scope<'_>, budget: &mut u64) -> Result<Value, Failure> {
         match self {
             Self::Path(path) => path.lookup(scope).map(std::borrow::Cow::into_owned),
             Self::Constant(value) => Ok(value.clone()),
             Self::Choice(parts) => {
                 let [when, then, otherwise] = &**parts;
-                match when.evaluate(scope)? {
-                    Value::Bool(true) => then.evaluate(scope),
-                    Value::Bool(false) => otherwise.evaluate(scope),
+                match when.evaluate(scope, budget)? {
+                    Value::Bool(true) => then.evaluate(scope, budget),
+                    Value::Bool(false) => otherwise.evaluate(scope, budget),
                     other => Err(invalid(format!("the part before '?' gave {}, not true or false", other.kind()))),
                 }
             }
             Self::List(parts) => {
-                parts.iter().map(|part| part.evaluate(scope)).collect::<Result<Vec<_>, _>>().map(Value::from)
+                parts.iter().map(|part| part.evaluate(scope, budget)).collect::<Result<Vec<_>, _>>().map(Value::from)
             }
             Self::Map(entries) => entries
                 .iter()
-                .map(|(key, part)| Ok((Arc::clone(key), part.evaluate(scope)?)))
+                .map(|(key, part)| Ok((Arc::clone(key), part.evaluate(scope, budget)?)))
                 .collect::<Result<Map, _>>()
                 .map(Value::from),
-            Self::Cel(program) => program.evaluate(scope),
+            Self::Cel(program) => program.evaluate(scope, budget),
         }
     }
 }

@@ -116,6 +116,7 @@ pub(super) fn as_path(expression: &IdedExpr, bound: &[String]) -> Option<(String
 }
 
 /// A place of the program that is filled from the scope.
+#[derive(PartialEq)]
 pub(super) enum Slot {
     /// What lies at the end of a path.
     Value(Path),
@@ -133,8 +134,11 @@ pub(super) struct Compiler {
 
 impl Compiler {
     fn slot(&mut self, slot: Slot) -> Expr {
-        self.slots.push(slot);
-        Expr::Ident(format!("@{}", self.slots.len() - 1))
+        let place = self.slots.iter().position(|known| *known == slot).unwrap_or_else(|| {
+            self.slots.push(slot);
+            self.slots.len() - 1
+        });
+        Expr::Ident(format!("@{place}"))
     }
 
     /// Rewrites a tree and everything below it.

@@ -204,6 +204,7 @@ fn no_expression_can_hang_or_grow_without_bound() {
     map.insert("text".into(), text);
     let input = Value::from(map);
     let doubling = format!("['xxxxxxxxxxxxxxxx']{}", ".map(s, s + s + s + s)".repeat(12));
+    let many = format!("[{}]", vec!["input.big.all(a, a > 0)"; 60].join(", "));
     let evaluate = |source: &str| {
         let expression = Expression::parse(source).unwrap();
         with_scope(&input, |scope| expression.evaluate(scope))
@@ -214,6 +215,8 @@ fn no_expression_can_hang_or_grow_without_bound() {
         &doubling,
         "input.text.split('').map(c, input.text).size()",
         "input.text.replace('x', input.text)",
+        "input in input.big",
+        &many,
         "input.big.map(a, 'x').join(input.text)",
         "input.text.split('').map(c, c + c).join('').split('').map(c, c + c).join(input.text)",
     ] {
