@@ -13,6 +13,7 @@ pub mod driver;
 mod index_actor;
 pub mod indexes;
 pub mod mailbox;
+mod memory_budget;
 pub mod message;
 mod model_actor;
 pub mod models;
