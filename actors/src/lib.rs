@@ -27,4 +27,5 @@ pub mod stats;
 mod submission;
 pub mod supervisor;
 mod timers;
+mod turn;
 mod vector_call;
