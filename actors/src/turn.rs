@@ -10,7 +10,7 @@ const LEVEL: Duration = Duration::from_secs(10);
 
 /// A place in a queue: lower goes first, equal ones in order of arrival.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// Arrival as if it had the priority 0, in microseconds after some fixed moment.
     arrived: i64,
     /// Counts arrivals.
@@ -20,7 +20,7 @@ pub struct Turn {
 impl Turn {
     /// The place of what arrived `after` some fixed moment as the `number`-th.
     #[must_use]
-    pub fn new(after: Duration, priority: i8, number: u64) -> Self {
+    pub(crate) fn new(after: Duration, priority: i8, number: u64) -> Self {
         let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
         Self { arrived: micros(after).saturating_sub(i64::from(priority) * micros(LEVEL)), number }
     }
