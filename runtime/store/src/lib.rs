@@ -10,6 +10,7 @@ pub mod codec;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod error;
+mod headers;
 pub mod memory;
 pub mod port;
 pub mod sqlite;
