@@ -13,6 +13,7 @@ mod error;
 mod headers;
 pub mod memory;
 pub mod port;
+pub mod postgres;
 pub mod sqlite;
 
 pub use error::{ErrorClass, StoreError};
