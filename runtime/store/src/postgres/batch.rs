@@ -175,7 +175,8 @@ impl<'a> Batch<'a> {
         let text = format!(
             "life as materialized (select number from incarnation where number = any({lives}) and not fenced
                order by number for share),
-             locked as materialized (select shard, epoch from shard where shard = any({shards}) order by shard for share),
+             locked as materialized (select shard, epoch from shard where shard = any({shards})
+               order by shard for share),
              gate as materialized (select asked.gate::integer - 1 as gate, coalesce(locked.epoch, 0) as epoch,
                  coalesce(locked.epoch, 0) = asked.epoch as owns,
                  asked.life is null or asked.life in (select number from life) as lives

@@ -84,8 +84,8 @@ fn refuse_newer(found: i32) -> Result<(), StoreError> {
         return Ok(());
     }
     Err(StoreError::Refused(format!(
-        "the database has schema {found} of Motet, but this program knows only up to {}: a newer version of it migrated \
-         the database, use that one",
+        "the database has schema {found} of Motet, but this program knows only up to {}: a newer version of it \
+         migrated the database, use that one",
         newest()
     )))
 }

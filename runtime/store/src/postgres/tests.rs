@@ -118,7 +118,8 @@ async fn a_write_waits_for_a_claim_and_then_fails() {
     });
     // The write has begun to wait when the server says so.
     let waiting = format!(
-        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'with life%' and application_name = '{}'",
+        "select count(*) from pg_stat_activity
+         where wait_event_type = 'Lock' and query like 'with life%' and application_name = '{}'",
         place.name()
     );
     let mut watcher = place.connection().await;
@@ -137,8 +138,10 @@ async fn a_row_that_the_database_refuses_does_not_hurt_its_neighbours() {
     store.admit(admission(run(1_000))).await.unwrap();
     let refuse = "create function refuse() returns trigger language plpgsql as
         $$ begin raise exception 'not this one' using errcode = '22000'; end $$;
-      create trigger refuse before insert on journal for each row when (new.payload = '\\xbad0') execute function refuse();
-      insert into run select '\\x".to_owned();
+      create trigger refuse before insert on journal for each row when (new.payload = '\\xbad0')
+        execute function refuse();
+      insert into run select '\\x"
+        .to_owned();
     let ghost: String = run(77).to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let text = format!("{refuse}{ghost}', 1, 'default', 'answer', '1', '[]', 0, 0, null, null");
     schema::run(&mut place.connection().await, &text).await.unwrap();

@@ -6,7 +6,8 @@ create table run (
   workflow    text     not null,
   version     text     not null,
   tags        text     not null,            -- JSON list of texts
-  state       smallint not null,            -- 0 pending 1 running 2 waiting 3 paused 4 succeeded 5 failed 6 cancelled 7 timed_out
+  -- 0 pending 1 running 2 waiting 3 paused 4 succeeded 5 failed 6 cancelled 7 timed_out
+  state       smallint not null,
   created_at  bigint   not null,
   finished_at bigint,
   wake_at     bigint

@@ -103,7 +103,7 @@ async fn every_question_has_its_index() {
     let cases: [(String, &[&str], &str); 8] = [
         (reader::LOAD.to_owned(), &[id, born, "false"], "run_pkey"),
         (reader::ENTRIES.to_owned(), &[id, born, "1", "9"], "Index"),
-        (reader::UNFINISHED.to_owned(), &["7", id, "10"], "run_live"),
+        (reader::UNFINISHED.to_owned(), &["7", "'\\x00'", "10"], "run_live"),
         (reader::DUE.to_owned(), &["7", "900", "10"], "run_due"),
         (reader::NEXT_WAKE.to_owned(), &["7"], "run_due"),
         (list(false, &[]), &["'default'", id, "10"], "run_"),
