@@ -9,6 +9,7 @@ pub mod echo;
 pub mod floor;
 pub mod load;
 pub mod machine;
+pub mod peers;
 pub mod three_steps;
 pub mod verdict;
 mod wire;
