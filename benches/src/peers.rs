@@ -111,16 +111,16 @@ impl Running {
         Self { work, node: None, processes }
     }
 
-    /// Asks every process to stop, in the order in which they depend on each other, and waits for their ends.
+    /// Stops every process, in the order in which they depend on each other, and waits for their ends.
     ///
     /// # Errors
-    /// When one has ended by itself, or does not end in time; then it was killed.
+    /// When one has ended by itself, or the node does not end in time.
     pub async fn stop(mut self) -> Result<()> {
         if let Some(node) = &mut self.node {
             node.stop().await?;
         }
         for process in self.processes.drain(..) {
-            process.stop().await?;
+            process.stop()?;
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ pub(super) async fn start_on_postgres(folder: &Path, echo: Option<&str>) -> Resu
     if let Err(error) = node.restart().await {
         let log = node.log();
         let refusal = log.lines().find(|line| UNKNOWN_STORE.iter().any(|words| line.contains(words)));
-        postgres.process.stop().await?;
+        postgres.process.stop()?;
         return match refusal {
             Some(line) => Ok(Started::NotInThisBuild(line.trim().to_owned())),
             None => Err(error),

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -22,11 +23,11 @@ const STOP: Duration = Duration::from_secs(30);
 /// Lines of a log that a failure shows.
 const LOG_LINES: usize = 30;
 
-/// A running process. Dropping it kills it.
+/// A running process. Dropping it asks it to stop and waits for its end; what takes too long is killed.
 #[derive(Debug)]
 pub struct Process {
     what: &'static str,
-    child: Child,
+    child: Option<Child>,
     log: PathBuf,
     stop: Signal,
 }
@@ -45,7 +46,7 @@ impl Process {
             .stderr(output)
             .spawn()
             .with_context(|| format!("{what} cannot be started"))?;
-        Ok(Self { what, child, log, stop })
+        Ok(Self { what, child: Some(child), log, stop })
     }
 
     /// Waits until the process listens at an address.
@@ -61,27 +62,24 @@ impl Process {
     /// # Errors
     /// When the process ends before, or it takes longer than a minute; with its log.
     pub async fn until_some<T>(&mut self, mut look: impl AsyncFnMut() -> Option<T>) -> Result<T> {
-        let looked = until(READY, self.what, async || match self.child.try_wait() {
-            Ok(None) => look().await.map(Ok),
-            Ok(Some(status)) => Some(Err(anyhow::anyhow!("{} ended with {status}", self.what))),
-            Err(error) => Some(Err(error.into())),
+        let looked = until(READY, self.what, async || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            match ended {
+                None => look().await.map(Ok),
+                Some(status) => Some(Err(anyhow::anyhow!("{} ended with {status}", self.what))),
+            }
         });
         looked.await.and_then(|found| found).with_context(|| self.log_tail())
     }
 
-    /// Asks the process to stop and waits for its end.
+    /// Stops the process and waits for its end.
     ///
     /// # Errors
-    /// When it has ended by itself, or does not end in time; then it was killed.
-    pub async fn stop(mut self) -> Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("{} ended by itself with {status}; {}", self.what, self.log_tail());
-        }
-        kill_process(Pid::from_child(&self.child), self.stop)?;
-        let ended = until(STOP, self.what, async || self.child.try_wait().ok().flatten()).await;
-        match ended {
-            Ok(_) => Ok(()),
-            Err(error) => bail!("{error}, which was asked to stop; {}", self.log_tail()),
+    /// When it has ended by itself; with its log.
+    pub fn stop(mut self) -> Result<()> {
+        match self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+            Some(status) => bail!("{} ended by itself with {status}; {}", self.what, self.log_tail()),
+            None => Ok(()),
         }
     }
 
@@ -96,7 +94,21 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let Some(mut child) = self.child.take() else { return };
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        let process = Pid::from_child(&child);
+        let _ = kill_process(process, self.stop);
+        // PostgreSQL leaves shared memory behind when it is killed: it gets the time that it needs.
+        let (ended, end) = sync_channel(1);
+        let reaper = std::thread::spawn(move || {
+            let _ = child.wait();
+            let _ = ended.send(());
+        });
+        if end.recv_timeout(STOP).is_err() {
+            let _ = kill_process(process, Signal::KILL);
+        }
+        let _ = reaper.join();
     }
 }
