@@ -41,7 +41,7 @@ async fn main() -> Result<ExitCode> {
         Node::start(NodeSettings::new(folder.path().join("data")).with("MOTET__LOG__FILTER", "warn")).await?;
     let client = node.client();
     three_steps::define(&client).await?;
-    closed_loop(&three_steps::submit(node.http()), 16, WARM_UP, Duration::ZERO).await?;
+    closed_loop(&three_steps::submit(node.http()), 16, Duration::ZERO, WARM_UP).await?;
     let mut points = vec![];
     for clients in CLIENTS {
         machine::wait_until_quiet().await;

@@ -107,7 +107,9 @@ async fn measure(engine: Engine, steps: Steps, echo: Option<&str>, interruption:
 
 async fn points(running: &Running, points: &mut Vec<Reached>) -> Result<()> {
     for clients in CLIENTS {
-        points.push(closed_loop(&running.work, clients, WARM_UP, TIME).await?);
+        let reached = closed_loop(&running.work, clients, WARM_UP, TIME).await?;
+        ensure!(!reached.times.is_empty(), "no run ended within {TIME:?} with {clients} clients");
+        points.push(reached);
     }
     Ok(())
 }
