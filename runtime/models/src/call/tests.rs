@@ -164,11 +164,11 @@ fn any_value() -> impl Strategy<Value = Value> {
 fn any_signature() -> impl Strategy<Value = ModelSignature> {
     let datatype = prop::sample::select(Datatype::ALL.map(|(datatype, _)| datatype).to_vec());
     let shape = prop::collection::vec(prop::option::of(0usize..4), 0..4);
-    prop::collection::vec(("[a-c]", datatype, shape, any::<bool>()), 0..4).prop_map(|specs| {
+    prop::collection::btree_map("[a-c]", (datatype, shape, any::<bool>()), 0..4).prop_map(|specs| {
         signature(
             specs
                 .into_iter()
-                .map(|(name, datatype, shape, optional)| spec(&name, datatype, &shape, optional))
+                .map(|(name, (datatype, shape, optional))| spec(&name, datatype, &shape, optional))
                 .collect(),
         )
     })
