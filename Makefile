@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test test-full bench fix
+.PHONY: help demo run check test test-full sim bench fix
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -39,6 +39,10 @@ test: ## every test once, in minutes; SUITE=name for one suite
 
 test-full: ## the long forms: 30 kills instead of 5, more random cases
 	@MOTET_TEST_FULL=1 PROPTEST_CASES=4096 $(MAKE) --no-print-directory test
+
+sim: ## live 2000 simulated worlds; SEED=n shows one again with all that happened in it
+	@$(BUILD) --quiet
+	@$(TARGET)/debug/simulate $(or $(SEED),--count 2000)
 
 bench: ## measure the release build against its goals, which takes minutes; BENCH=name for one
 	@$(CARGO) build --workspace --release --bins $(BENCHES)

@@ -12,6 +12,8 @@ pub mod journal;
 pub mod node;
 pub mod place;
 pub mod ports;
+pub mod scale;
 pub mod seed;
+pub mod simulation;
 pub mod skip;
 pub mod waiting;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// How long a suite may take in the short form, in seconds. The others get [`BUDGET`].
-const BUDGETS: [(&str, u64); 8] = [
+const BUDGETS: [(&str, u64); 9] = [
     ("engine", 20),
     ("engine/properties", 60),
     ("store", 30),
@@ -23,6 +23,7 @@ const BUDGETS: [(&str, u64); 8] = [
     ("tests/behaviour", 60),
     ("tests/cold_start", 60),
     ("tests/crash", 90),
+    ("tests/simulation", 60),
 ];
 
 /// Budget of a suite that is not listed, in seconds.
