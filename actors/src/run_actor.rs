@@ -137,6 +137,12 @@ impl RunActor {
         if let Input::CallFinished { call, .. } = input {
             live.calls.remove(call);
         }
+        // An alarm that rang too early, by a clock that went slowly meanwhile, must be set again.
+        if *input == Input::Woken
+            && let Some((_, alarm)) = live.alarm.take()
+        {
+            alarm.abort();
+        }
         match live.driver.handle(input).await {
             Ok(()) => {
                 answer(reply, Ok(Answer::Accepted));

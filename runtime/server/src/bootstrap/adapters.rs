@@ -26,7 +26,7 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
     Ok(NodeParts {
         name: settings.node.name.clone(),
         store: store(settings).await?,
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(SystemClock::default()),
         entropy: Arc::new(SystemEntropy),
         model_backends: vec![Arc::new(BurnBackend::new(threads)), Arc::new(FakeBackend::new())],
         vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],
