@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
-use motet_tests::scale::is_full;
+use motet_tests::scale::Scale;
 use motet_tests::seed::Seed;
 use motet_tests::simulation::{check, simulate};
 
@@ -38,13 +38,13 @@ fn live(seeds: std::ops::Range<u64>) {
 
 #[test]
 fn the_seeds_of_old_hold() {
-    live(0..if is_full() { 10 * FIXED } else { FIXED });
+    live(0..FIXED * Scale::from_environment().pick(1, 10, 100));
 }
 
 #[test]
 fn fresh_seeds_hold() {
     let first = Seed::from_environment().draw() >> 32;
-    live(first..first + if is_full() { 10 * FRESH } else { FRESH });
+    live(first..first + FRESH * Scale::from_environment().pick(1, 10, 100));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::world::{SHARDS, World};
 use crate::seed::Seed;
 
 /// Steps of calm after which a world that has not come to its end is stuck.
-const CALM_STEPS: usize = 60_000;
+const CALM_STEPS: usize = 20_000;
 
 const HOUR: i64 = 3_600_000;
 

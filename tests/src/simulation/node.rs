@@ -4,7 +4,7 @@
 //! No thread, no executor, no real time: every operation is a future that the world polls after it has settled a
 //! request of the store. Dropping the node is its crash. Used by the world.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -41,6 +41,10 @@ pub(super) enum Effect {
     Send { run: RunId, call: CallId, work: Work, timeout: i64 },
     /// It answers a submission.
     Answer { submission: usize, answer: Result<Admitted, String>, run: RunId },
+    /// It has handled an input, after which the run stands like this.
+    Stands(Run),
+    /// It sends a call that the same driver has sent before.
+    SendsAgain(RunId, CallId),
     /// It answers that a run was cancelled.
     Cancelled(RunId),
     /// It says what happened.
@@ -66,6 +70,8 @@ struct Live {
     inbox: VecDeque<Input>,
     /// When it is to be woken, as timers count.
     alarm: Option<i64>,
+    /// What this driver has sent.
+    sent: BTreeSet<CallId>,
 }
 
 /// One boot of a node.
@@ -246,6 +252,7 @@ impl Node {
                 if matches!(input, Input::Cancel { .. }) {
                     self.effects.push(Effect::Cancelled(run));
                 }
+                self.effects.push(Effect::Stands(driver.run().clone()));
                 self.live.entry(run).or_default().driver = Some(driver);
                 self.go_on(run);
             }
@@ -283,13 +290,17 @@ impl Node {
 
     /// Sends what is owed, then looks at what comes next.
     fn go_on(&mut self, run: RunId) {
-        let Some(driver) = self.live.get_mut(&run).and_then(|live| live.driver.as_mut()) else { return };
+        let Some(live) = self.live.get_mut(&run) else { return };
+        let Some(driver) = &mut live.driver else { return };
         if driver.run().phase().is_end() {
             self.live.remove(&run);
             return;
         }
         for command in driver.take_unsent() {
             if let Command::Call { id, work, timeout } = command {
+                if !live.sent.insert(id) {
+                    self.effects.push(Effect::SendsAgain(run, id));
+                }
                 let timeout = i64::try_from(timeout.unwrap_or(CALL_TIMEOUT).as_millis()).unwrap();
                 self.effects.push(Effect::Send { run, call: id, work, timeout });
             }

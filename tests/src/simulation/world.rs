@@ -144,6 +144,12 @@ impl World {
     fn carry_out(&mut self, by: Boot, effect: Effect) {
         match effect {
             Effect::Note(what) => self.say(format!("{by} {what}")),
+            Effect::Stands(run) => {
+                if let Err(problem) = verdict::compare(&self.disk, &run) {
+                    self.disk.breach(format!("on {by} {problem}"));
+                }
+            }
+            Effect::SendsAgain(run, call) => self.disk.breach(format!("{by} sent {call} of {run} again for no reason")),
             Effect::Cancelled(run) => {
                 self.say(format!("{by} has cancelled {run}"));
                 self.submissions.cancelled.insert(run);
