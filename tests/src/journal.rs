@@ -38,9 +38,10 @@ pub struct Kept {
 /// Reads every run of a folder and checks that its events are numbered 1, 2, 3 and so on.
 ///
 /// # Errors
-/// When the folder cannot be opened, an entry cannot be read, or a number is missing or there twice.
+/// When the folder cannot be opened, its file is not sound, an entry cannot be read, or a number is missing or there twice.
 pub async fn read(folder: &Path) -> Result<BTreeMap<String, Kept>> {
     let store = SqliteStore::open(folder).await?;
+    store.verify().await?;
     let mut kept = BTreeMap::new();
     let mut query = all_runs();
     loop {

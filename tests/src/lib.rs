@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a harness fails loudly, in the test that uses it")]
 
 pub mod client;
+pub mod faults;
 pub mod history;
 pub mod house;
 pub mod journal;
