@@ -139,6 +139,6 @@ async fn finished_run(store: &SqliteStore, epochs: &[Epoch], number: u64, first_
     store.admit(admission).await?;
     let entry = Entry { seq: Seq(3), count: 2, at, payload: encode_journal(&ended)? };
     let head = Some(HeadChange { state: HeadState::Succeeded, wake_at: None });
-    store.append(Append { run, epoch: epochs[place], entry, head }).await?;
+    store.append(Append { run, epoch: epochs[place], incarnation: None, entry, head, outbox: vec![] }).await?;
     Ok(())
 }
