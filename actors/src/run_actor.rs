@@ -161,6 +161,15 @@ impl RunActor {
                 self.leave(myself, false);
                 Ok(())
             }
+            Err(DriverError::Store(error)) if matches!(error.class(), ErrorClass::Retryable | ErrorClass::Busy) => {
+                // Nothing is wrong with the run: it is loaded again when the store can be used, however long that takes.
+                tracing::warn!(run = %self.run, %error, "run left until the store can be used");
+                let failure = Failure::new(FailureClass::Unavailable, error.to_string());
+                answer(reply, Err(RouteError::Failed(failure)));
+                self.leave(myself, false);
+                self.runs.leave_for_later();
+                Ok(())
+            }
             Err(error) => {
                 let failure = Failure::new(failure_class(&error), error.to_string());
                 answer(reply, Err(RouteError::Failed(failure)));
