@@ -5,5 +5,6 @@
 pub mod backing;
 pub mod disk;
 pub mod load;
+pub mod postgres;
 pub mod proxy;
 pub mod shim;

@@ -8,6 +8,10 @@
 
 #[path = "faults/clock.rs"]
 mod clock;
+#[path = "faults/cut.rs"]
+mod cut;
+#[path = "faults/database.rs"]
+mod database;
 #[path = "faults/disk_full.rs"]
 mod disk_full;
 #[path = "faults/duplicates.rs"]

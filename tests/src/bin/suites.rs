@@ -2,7 +2,8 @@
 //!
 //! Reads cargo's messages (`--message-format=json`) from standard input to find the binaries. Prints a line per suite
 //! with its budget, fails a suite that takes three times its budget, shows the output of suites that failed, and ends
-//! in one line of counts. A first argument names the suites to run, a second one the tests in them. Never repeats a failed test. Used by `make test` and `.ci/run`.
+//! in one line of counts. A first argument names the suites to run, a second one the tests in them. Never repeats a
+//! failed test. Used by `make test` and `.ci/run`.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, Read};

@@ -46,14 +46,8 @@ impl PostgresServer {
         let data = folder.join("data");
         std::fs::create_dir_all(&data)?;
         let secret = format!("{:016x}", crate::seed::Seed::from_environment().draw());
-        let server = Self {
-            programs,
-            data,
-            folder: folder.to_owned(),
-            secret,
-            address: ports::free_address(),
-            environment,
-        };
+        let server =
+            Self { programs, data, folder: folder.to_owned(), secret, address: ports::free_address(), environment };
         std::fs::write(folder.join("secret"), &server.secret)?;
         if rustix::process::geteuid().is_root() {
             let status = Command::new("chown").args(["-R", SERVICE_USER]).arg(folder).status()?;
@@ -96,6 +90,23 @@ impl PostgresServer {
             // The server would keep pipes open after pg_ctl has ended.
             start.arg(&options).arg("start").stdout(Stdio::null()).stderr(Stdio::null());
             start.status().ok()?.success().then_some(())
+        })
+        .await
+        .with_context(|| std::fs::read_to_string(self.folder.join("log")).unwrap_or_default())
+    }
+
+    /// Waits until the server has recovered by itself, or has ended and is started again as a service manager does it.
+    ///
+    /// # Errors
+    /// When it does neither; with its log.
+    pub async fn recover(&self) -> Result<()> {
+        until(READY, "PostgreSQL to recover", async || {
+            if !self.is_running() {
+                self.restart().await.ok()?;
+            }
+            let mut ask = self.program("pg_isready");
+            ask.args(["-q", "-h", "127.0.0.1", "-p", &self.address.port().to_string()]);
+            ask.status().ok()?.success().then_some(())
         })
         .await
         .with_context(|| std::fs::read_to_string(self.folder.join("log")).unwrap_or_default())

@@ -72,7 +72,10 @@ impl Shim {
         std::fs::create_dir_all(folder)?;
         let file = File::options().read(true).write(true).create(true).truncate(true).open(control)?;
         file.set_len(CONTROL_BYTES)?;
-        let (library, path) = (library()?, control.to_owned());
+        // Beside the file that steers it: a server that runs as another user may not see the build folder.
+        let library = control.with_extension("so");
+        std::fs::copy(self::library()?, &library)?;
+        let path = control.to_owned();
         Ok(Self { library, folder: folder.to_owned(), path, control: file })
     }
 

@@ -1,10 +1,11 @@
 //! What a simulated node sees of the store: the port, with every request going through the disk's gate.
 //!
 //! Decides nothing: the world settles the fate of each request. Definitions never change during a simulation and are
-//! read at once. Used by the simulated nodes.
+//! read at once; leases and the outbox are not part of it. Used by the simulated nodes.
 
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,8 +14,9 @@ use motet_engine::time::Timestamp;
 use motet_engine::value::BlobRef;
 use motet_store::StoreError;
 use motet_store::port::{
-    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, PutOutcome, RunHead,
-    RunQuery, RunStore, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, TimerStore,
+    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation, Leader,
+    LeaseStore, LiveNode, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore, ShardStore, Snapshot,
+    Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
 };
 
 use super::disk::{Boot, Disk, Request, at_once};
@@ -153,6 +155,52 @@ impl BlobStore for GatedStore {
 
     async fn blob(&self, blob: BlobRef) -> Result<Option<Bytes>, StoreError> {
         self.ask(format!("blob {blob}"), false, move |disk| at_once(disk.memory.blob(blob))).await
+    }
+}
+
+#[async_trait]
+impl OutboxStore for GatedStore {
+    async fn outbox(&self, shard: ShardId, after: u64, limit: u32) -> Result<Vec<OutboxRecord>, StoreError> {
+        self.disk.memory.outbox(shard, after, limit).await
+    }
+
+    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
+        self.disk.memory.outbox_done(shard, epoch, up_to).await
+    }
+}
+
+#[async_trait]
+impl LeaseStore for GatedStore {
+    async fn lead(&self, role: &Name, holder: &str, lease: Duration) -> Result<Option<Term>, StoreError> {
+        self.disk.memory.lead(role, holder, lease).await
+    }
+
+    async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError> {
+        self.disk.memory.renew_lead(role, term, lease).await
+    }
+
+    async fn resign(&self, role: &Name, term: Term) -> Result<(), StoreError> {
+        self.disk.memory.resign(role, term).await
+    }
+
+    async fn leader(&self, role: &Name) -> Result<Option<Leader>, StoreError> {
+        self.disk.memory.leader(role).await
+    }
+
+    async fn register(&self, node: &str, lease: Duration) -> Result<Incarnation, StoreError> {
+        self.disk.memory.register(node, lease).await
+    }
+
+    async fn renew(&self, incarnation: Incarnation, lease: Duration) -> Result<bool, StoreError> {
+        self.disk.memory.renew(incarnation, lease).await
+    }
+
+    async fn fence(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.disk.memory.fence(incarnation).await
+    }
+
+    async fn live(&self) -> Result<Vec<LiveNode>, StoreError> {
+        self.disk.memory.live().await
     }
 }
 

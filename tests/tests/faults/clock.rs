@@ -99,7 +99,7 @@ async fn fired_once(client: &Client, run: &str) -> Result<()> {
     .await?;
     ensure!(read["output"]["text"] == "gave up", "{run} reads {read}");
     let events = client.events(run).await?;
-    let retries = events.iter().filter(|event| event["kind"] == "call_retried").count();
+    let retries = events.iter().filter(|event| event["type"] == "call_retried").count();
     ensure!(retries == 1, "{run} was tried again {retries} times: {events:?}");
     Ok(())
 }

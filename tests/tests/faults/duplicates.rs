@@ -39,6 +39,15 @@ async fn f14_the_same_key_starts_one_run_sqlite() -> Result<()> {
     one_run_per_key(Backing::Sqlite).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f14_the_same_key_starts_one_run_postgres() -> Result<()> {
+    let server = tempfile::tempdir()?;
+    match Backing::postgres("f14_the_same_key_starts_one_run_postgres", server.path()).await? {
+        Some(backing) => one_run_per_key(backing).await,
+        None => Ok(()),
+    }
+}
+
 async fn one_run_per_key(backing: Backing) -> Result<()> {
     let keys = Scale::from_environment().pick(120, 1_000, 20_000);
     let mut seed = Seed::from_environment();

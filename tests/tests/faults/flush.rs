@@ -68,3 +68,35 @@ async fn refuses(node: &Node) -> Result<()> {
     ensure!(matches!(taken, Submission::Refused(status) if status == 503), "it should refuse, and did {taken:?}");
     Ok(())
 }
+
+/// A server whose flush fails ends every connection and starts again from its log; the node only waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f11_flushes_fail_and_take_long_postgres() -> Result<()> {
+    let rounds = Scale::from_environment().pick(2, 3, 100);
+    let mut seed = Seed::from_environment();
+    let folder = tempfile::tempdir()?;
+    let shim = Shim::new(&Backing::postgres_data(folder.path()), &folder.path().join("postgres/control"))?;
+    let environment = shim.environment().to_vec();
+    let test = "f11_flushes_fail_and_take_long_postgres";
+    let Some(backing) = Backing::postgres_with(test, folder.path(), environment).await? else { return Ok(()) };
+    let mut node = Node::start(backing.settings(&folder.path().join("node"))).await?;
+    let load = Load::begin(&node, rounds * 2 * RUNS, CLIENTS, &mut seed).await?;
+    for round in 0..rounds {
+        load.allow(RUNS);
+        let_pass(Duration::from_millis(seed.between(1, 150))).await;
+        shim.fail_flushes(true)?;
+        until(SOON, "readiness to go", async || (!node.client().is_ready().await).then_some(())).await?;
+        shim.fail_flushes(false)?;
+        backing.server()?.recover().await?;
+        load.until_promised((2 * round + 1) * RUNS).await?;
+        shim.slow_flushes(SLOW)?;
+        load.allow(RUNS);
+        let taken = load.until_promised((2 * round + 1) * RUNS + 10).await;
+        taken.map_err(|error| error.context(node.log_tail()))?;
+        node.check_running()?;
+        shim.slow_flushes(Duration::ZERO)?;
+    }
+    let tally = load.prove(node, &backing).await?;
+    super::report("F11", &format!("{rounds} failed flushes of the server, {rounds} times slow ones"), &tally);
+    Ok(())
+}

@@ -20,6 +20,15 @@ async fn f3_stopped_and_continued_sqlite() -> Result<()> {
     stopped_and_continued(Backing::Sqlite).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f3_stopped_and_continued_postgres() -> Result<()> {
+    let server = tempfile::tempdir()?;
+    match Backing::postgres("f3_stopped_and_continued_postgres", server.path()).await? {
+        Some(backing) => stopped_and_continued(backing).await,
+        None => Ok(()),
+    }
+}
+
 async fn stopped_and_continued(backing: Backing) -> Result<()> {
     let scale = Scale::from_environment();
     let stops = scale.pick(3, 10, 300);

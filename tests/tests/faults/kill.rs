@@ -20,6 +20,15 @@ async fn f1_killed_under_load_sqlite() -> Result<()> {
     killed_under_load(Backing::Sqlite).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f1_killed_under_load_postgres() -> Result<()> {
+    let server = tempfile::tempdir()?;
+    match Backing::postgres("f1_killed_under_load_postgres", server.path()).await? {
+        Some(backing) => killed_under_load(backing).await,
+        None => Ok(()),
+    }
+}
+
 async fn killed_under_load(backing: Backing) -> Result<()> {
     let scale = Scale::from_environment();
     let (kills, per_kill) = (scale.pick(5, 25, 1_000), scale.pick(300, 800, 1_000));

@@ -59,11 +59,21 @@ async fn f17_overloaded_it_refuses_and_recovers_sqlite() -> Result<()> {
     overloaded(Backing::Sqlite).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f17_overloaded_it_refuses_and_recovers_postgres() -> Result<()> {
+    let server = tempfile::tempdir()?;
+    match Backing::postgres("f17_overloaded_it_refuses_and_recovers_postgres", server.path()).await? {
+        Some(backing) => overloaded(backing).await,
+        None => Ok(()),
+    }
+}
+
 async fn overloaded(backing: Backing) -> Result<()> {
     let span = Duration::from_secs(Scale::from_environment().pick(8, 60, 600));
     let folder = tempfile::tempdir()?;
     let settings = backing.settings(&folder.path().join("data"));
-    let settings = settings.with("MOTET__RUNS__MAX_UNFINISHED", &UNFINISHED.to_string());
+    let unfinished = UNFINISHED.to_string();
+    let settings = settings.with("MOTET__RUNS__MAX_UNFINISHED", &unfinished).with("MOTET__RUNS__MAX_LIVE", &unfinished);
     let mut node = Node::start(settings.with("MOTET__HTTP__MAX_IN_FLIGHT", "64")).await?;
     let client = node.client();
     client.put_definition("models", "slow", MODEL).await?;
