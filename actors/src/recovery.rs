@@ -7,13 +7,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use motet_engine::failure::FailureClass;
 use motet_engine::id::{RunId, ShardId};
+use motet_store::StoreError;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use crate::message::RouteError;
 use crate::runs::Runs;
 
 /// Runs read from one shard at a time.
 const BATCH: u32 = 128;
+
+/// After a failure of the store it waits this long.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// How long it waits for room before it looks again.
 const NO_ROOM: Duration = Duration::from_millis(50);
@@ -39,37 +45,71 @@ impl Actor for Recovery {
     }
 
     async fn handle(&self, myself: ActorRef<Sweep>, _: Sweep, _: &mut ()) -> Result<(), ActorProcessingErr> {
-        let mut brought = 0u64;
-        for shard in (0..self.runs.shards()).map(ShardId) {
-            brought += self.sweep(shard).await?;
-        }
-        if brought > 0 {
-            tracing::info!(runs = brought, "unfinished runs brought up");
-        }
+        let again = match self.sweep_all().await {
+            Ok(again) => again,
+            Err(error) => {
+                tracing::warn!(%error, "unfinished runs cannot be listed; trying again");
+                true
+            }
+        };
         let runs = Arc::clone(&self.runs);
         tokio::spawn(async move {
-            runs.backlog().await;
+            if again {
+                tokio::time::sleep(AFTER_FAILURE).await;
+            } else {
+                runs.backlog().await;
+            }
+            // What cannot be written down need not be begun.
+            while runs.parts().store.health().fault.is_some() {
+                tokio::time::sleep(AFTER_FAILURE).await;
+            }
             let _ = myself.cast(Sweep);
         });
         Ok(())
     }
 }
 
+/// What became of the unfinished runs of a shard.
+#[derive(Default)]
+struct Swept {
+    brought: u64,
+    /// Whether some could not be read now and must be looked at again.
+    left: bool,
+}
+
 impl Recovery {
-    async fn sweep(&self, shard: ShardId) -> Result<u64, ActorProcessingErr> {
+    /// Whether a part of it must be done again.
+    async fn sweep_all(&self) -> Result<bool, StoreError> {
+        let mut all = Swept::default();
+        for shard in (0..self.runs.shards()).map(ShardId) {
+            let swept = self.sweep(shard).await?;
+            all.brought += swept.brought;
+            all.left |= swept.left;
+        }
+        if all.brought > 0 {
+            tracing::info!(runs = all.brought, "unfinished runs brought up");
+        }
+        Ok(all.left)
+    }
+
+    async fn sweep(&self, shard: ShardId) -> Result<Swept, StoreError> {
         let pause = Duration::from_secs(1) / self.per_second.max(1);
         let mut after: Option<RunId> = None;
-        let mut brought = 0;
+        let mut swept = Swept::default();
         loop {
             let found = self.runs.parts().store.unfinished(shard, after, BATCH).await?;
-            let Some(last) = found.last().copied() else { return Ok(brought) };
+            let Some(last) = found.last().copied() else { return Ok(swept) };
             let mut due = tokio::time::Instant::now();
             for run in found {
                 while !self.runs.has_room() {
                     tokio::time::sleep(NO_ROOM).await;
                 }
                 match self.runs.activate(run).await {
-                    Ok(()) => brought += 1,
+                    Ok(()) => swept.brought += 1,
+                    Err(RouteError::Failed(failure)) if failure.class == FailureClass::Unavailable => {
+                        tracing::warn!(%run, %failure, "run cannot be read now; it is brought up later");
+                        swept.left = true;
+                    }
                     Err(error) => tracing::error!(%run, %error, "run cannot be brought up; it stays as it is"),
                 }
                 due += pause;

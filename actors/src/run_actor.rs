@@ -137,6 +137,12 @@ impl RunActor {
         if let Input::CallFinished { call, .. } = input {
             live.calls.remove(call);
         }
+        // An alarm that rang too early, by a clock that went slowly meanwhile, must be set again.
+        if *input == Input::Woken
+            && let Some((_, alarm)) = live.alarm.take()
+        {
+            alarm.abort();
+        }
         match live.driver.handle(input).await {
             Ok(()) => {
                 answer(reply, Ok(Answer::Accepted));
@@ -153,6 +159,15 @@ impl RunActor {
                 tracing::warn!(run = %self.run, %error, "fenced: this node stops the run");
                 answer(reply, Err(RouteError::NotOwner));
                 self.leave(myself, false);
+                Ok(())
+            }
+            Err(DriverError::Store(error)) if matches!(error.class(), ErrorClass::Retryable | ErrorClass::Busy) => {
+                // Nothing is wrong with the run: it is loaded again when the store can be used, however long that takes.
+                tracing::warn!(run = %self.run, %error, "run left until the store can be used");
+                let failure = Failure::new(FailureClass::Unavailable, error.to_string());
+                answer(reply, Err(RouteError::Failed(failure)));
+                self.leave(myself, false);
+                self.runs.leave_for_later();
                 Ok(())
             }
             Err(error) => {

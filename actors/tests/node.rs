@@ -57,7 +57,7 @@ impl World {
         Node::start(NodeParts {
             name: "test".into(),
             store,
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(SystemClock::default()),
             entropy: Arc::new(SystemEntropy),
             model_backends: vec![Arc::new(FakeBackend::new())],
             vector_backends: vec![Arc::new(EmbeddedBackend::new(self.folder.path().join("indexes")))],

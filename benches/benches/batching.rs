@@ -130,7 +130,7 @@ async fn start(folder: &std::path::Path, artefacts: Arc<ArtefactCache>) -> Resul
     let parts = NodeParts {
         name: "bench".to_owned(),
         store: Arc::new(SqliteStore::open(folder).await?),
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(SystemClock::default()),
         entropy: Arc::new(SystemEntropy),
         model_backends: vec![Arc::new(BurnBackend::default())],
         vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],

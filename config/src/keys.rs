@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::notation::{duration, show_duration, show_size, size};
 use crate::problem::nearest;
 use crate::settings::{LogFormat, Settings};
+use crate::store_url::StoreUrl;
 
 /// Finds a value in the settings.
 type At<T> = fn(&mut Settings) -> &mut T;
@@ -32,6 +33,8 @@ enum Slot {
     Folder(At<PathBuf>),
     OptionalFolder(At<Option<PathBuf>>),
     Format(At<LogFormat>),
+    /// A URL that may hold a password.
+    Store(At<StoreUrl>),
     /// A text with its own check.
     Text(At<String>, fn(&str) -> Result<(), String>),
 }
@@ -56,7 +59,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("admin.address", Slot::Address(|s| &mut s.admin.address)),
     key("data.folder", Slot::Folder(|s| &mut s.data.folder)),
     key("resources.folder", Slot::OptionalFolder(|s| &mut s.resources.folder)),
-    key("store.url", Slot::Text(|s| &mut s.store.url, check_store)),
+    key("store.url", Slot::Store(|s| &mut s.store.url)),
     key("runs.max_live", Slot::Count64(|s| &mut s.runs.max_live, 1, 100_000)),
     key("runs.max_unfinished", Slot::Count64(|s| &mut s.runs.max_unfinished, 1, 1_000_000_000)),
     key("runs.shards", Slot::Count16(|s| &mut s.runs.shards, 1, 4096)),
@@ -83,7 +86,10 @@ impl Key {
 
     /// Whether values are texts, for which a number in a file is a slip.
     pub(crate) fn is_text(&self) -> bool {
-        matches!(self.slot, Slot::Folder(_) | Slot::OptionalFolder(_) | Slot::Format(_) | Slot::Text(..))
+        matches!(
+            self.slot,
+            Slot::Folder(_) | Slot::OptionalFolder(_) | Slot::Format(_) | Slot::Store(_) | Slot::Text(..)
+        )
     }
 
     /// Sets the value from text; or says what is expected.
@@ -119,6 +125,10 @@ impl Key {
                     format!("'{text}' is no format; it is one of {}", LogFormat::ALL.map(LogFormat::as_str).join(", "))
                 })?;
             }
+            Slot::Store(at) => {
+                check_store(text)?;
+                *at(settings) = text.into();
+            }
             Slot::Text(at, check) => {
                 check(text)?;
                 *at(settings) = text.to_owned();
@@ -141,6 +151,7 @@ impl Key {
                 at(settings).as_ref().map(|path| path.display().to_string()).unwrap_or_default()
             }
             Slot::Format(at) => at(settings).as_str().to_owned(),
+            Slot::Store(at) => at(settings).to_string(),
             Slot::Text(at, _) => at(settings).clone(),
         }
     }
@@ -201,12 +212,12 @@ fn check_name(text: &str) -> Result<(), String> {
 }
 
 fn check_store(text: &str) -> Result<(), String> {
-    if text == "memory:" || text.starts_with("sqlite:") {
+    if text == "memory:" || ["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
         return Ok(());
     }
     // What follows the scheme may hold a password.
     let scheme = text.split(':').next().unwrap_or_default();
-    Err(format!("'{scheme}' is no store that this version knows; write sqlite:, sqlite:PATH or memory:"))
+    Err(format!("'{scheme}' is no store that this version knows; write sqlite:, sqlite:PATH, postgres:// or memory:"))
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

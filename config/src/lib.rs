@@ -13,6 +13,7 @@ mod notation;
 mod problem;
 mod secret;
 mod settings;
+mod store_url;
 
 pub use effective::{Effective, EffectiveRow};
 pub use load::Overrides;
@@ -22,6 +23,7 @@ pub use settings::{
     AdminSettings, DataSettings, HttpSettings, LogFormat, LogSettings, ModelsSettings, NodeSettings, ResourcesSettings,
     RunsSettings, Settings, ShutdownSettings, StoreSettings,
 };
+pub use store_url::StoreUrl;
 
 /// The shipped file: every key with its explanation and its default.
 pub const DEFAULT_FILE: &str = include_str!("../motet.default.yaml");

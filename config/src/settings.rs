@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::problem::Origins;
+use crate::store_url::StoreUrl;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -83,8 +84,9 @@ pub struct ResourcesSettings {
 /// Where runs are remembered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoreSettings {
-    /// `sqlite:` in the data folder, `sqlite:PATH` elsewhere, `memory:` for nothing that lasts.
-    pub url: String,
+    /// `sqlite:` in the data folder, `sqlite:PATH` elsewhere, `postgres://` for a database that nodes share, `memory:` for
+    /// nothing that lasts.
+    pub url: StoreUrl,
 }
 
 /// Bounds of runs.
@@ -188,7 +190,7 @@ impl Default for DataSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { url: "sqlite:".to_owned() }
+        Self { url: "sqlite:".into() }
     }
 }
 

@@ -164,7 +164,7 @@ fn single_mistakes_by_table() {
     for (file, words) in [
         ("http: {address: localhost:80}", "motet.yaml:1:17: http.address: 'localhost:80' is no address"),
         ("http:\n  address: [1]", "expected a single value"),
-        ("store: {url: 'postgres://u:secret@h/d'}", "'postgres' is no store that this version knows"),
+        ("store: {url: 'mysql://u:secret@h/d'}", "'mysql' is no store that this version knows"),
         ("data: {folder: ~/motet}", "'~' is not expanded"),
         ("node: {name: a b}", "'a b' is no name"),
         ("runs: {shards: 99999999999}", "99999999999 is out of bounds; it must be 1 to 4096"),
@@ -192,7 +192,8 @@ fn single_mistakes_by_table() {
         "http: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}",
         "log: {filter: 'warn,motet_actors=debug,hyper=off,[span{field=x}]=trace,motet'}",
         "runs: {shards: '16'}",
-        "store: {url: 'sqlite:/var/lib/motet.db'}",
+        "store: {url: 'sqlite:/var/lib/motet'}",
+        "store: {url: 'postgres://u:secret@h/d'}",
     ] {
         load(fine, &[], Overrides::new()).unwrap();
     }

@@ -38,9 +38,18 @@ pub struct Kept {
 /// Reads every run of a folder and checks that its events are numbered 1, 2, 3 and so on.
 ///
 /// # Errors
-/// When the folder cannot be opened, an entry cannot be read, or a number is missing or there twice.
+/// When the folder cannot be opened, its file is not sound, an entry cannot be read, or a number is missing or there twice.
 pub async fn read(folder: &Path) -> Result<BTreeMap<String, Kept>> {
     let store = SqliteStore::open(folder).await?;
+    store.verify().await?;
+    read_store(&store).await
+}
+
+/// Reads every run of a store, checks that its events are numbered 1, 2, 3 and so on, and closes the store.
+///
+/// # Errors
+/// When an entry cannot be read, or a number is missing or there twice.
+pub async fn read_store(store: &dyn Store) -> Result<BTreeMap<String, Kept>> {
     let mut kept = BTreeMap::new();
     let mut query = all_runs();
     loop {
@@ -48,7 +57,7 @@ pub async fn read(folder: &Path) -> Result<BTreeMap<String, Kept>> {
         let Some(last) = page.last() else { break };
         query.before = Some(last.run);
         for head in page {
-            let events = events_of(&store, head.run).await?;
+            let events = events_of(store, head.run).await?;
             kept.insert(head.run.to_string(), Kept { state: head.state, events });
         }
     }
@@ -69,7 +78,7 @@ fn all_runs() -> RunQuery {
     }
 }
 
-async fn events_of(store: &SqliteStore, run: RunId) -> Result<Vec<Event>> {
+async fn events_of(store: &dyn Store, run: RunId) -> Result<Vec<Event>> {
     let stored = store.load(run, true).await?.with_context(|| format!("{run} has a head and nothing else"))?;
     let mut events = vec![];
     for entry in stored.entries {

@@ -6,12 +6,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a harness fails loudly, in the test that uses it")]
 
 pub mod client;
+pub mod faults;
 pub mod history;
 pub mod house;
 pub mod journal;
 pub mod node;
 pub mod place;
 pub mod ports;
+pub mod scale;
 pub mod seed;
+pub mod simulation;
 pub mod skip;
 pub mod waiting;

@@ -133,6 +133,22 @@ impl Node {
         Ok(())
     }
 
+    /// Stops the process in its tracks (SIGSTOP); its connections stay open.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a process go on that was stopped.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     /// Asks the process to stop and waits for its end.
     ///
     /// # Errors
@@ -147,8 +163,12 @@ impl Node {
     /// # Errors
     /// When it is not running.
     pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         let child = self.child.as_ref().context("the node is not running")?;
-        kill_process(Pid::from_child(child), Signal::TERM)?;
+        kill_process(Pid::from_child(child), signal)?;
         Ok(())
     }
 

@@ -1,10 +1,8 @@
-//! What a user may expect of one node, against the real binary: first use, stopping, misuse, a full disk, its
-//! description of itself.
+//! What a user may expect of one node, against the real binary: first use, stopping, misuse, its description of
+//! itself.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
-#[path = "behaviour/disk_full.rs"]
-mod disk_full;
 #[path = "behaviour/first_use.rs"]
 mod first_use;
 #[path = "behaviour/openapi.rs"]

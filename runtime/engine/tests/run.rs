@@ -119,6 +119,8 @@ impl Execution {
         self.steps(script, 10_000);
         assert!(self.run.phase().is_end(), "stuck: {:?}", self.run.state());
         assert!(self.run.commands().is_empty(), "an ended run owes nothing");
+        let ends = self.history.iter().filter(|(event, _)| event.kind().starts_with("run_"));
+        assert_eq!(ends.count(), 1, "a run ends once: {:?}", self.history);
     }
 
     fn outcome(&self) -> (Phase, Option<Value>, Option<String>) {

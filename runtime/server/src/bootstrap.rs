@@ -3,6 +3,7 @@
 //! Never decides about runs and never reads settings' files. Used by `motet serve`, by the demo and by tests.
 
 mod adapters;
+mod migration;
 mod resources;
 mod retention;
 
@@ -21,6 +22,8 @@ use crate::http::{App, Surface};
 use crate::shutdown;
 use crate::telemetry;
 use motet_config::Settings;
+
+pub use migration::{Migrated, migrate};
 
 /// How long the listeners wait for connections to end once no request is worked on any more.
 const LINGER: Duration = Duration::from_secs(5);
@@ -114,7 +117,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningServer> {
     ];
     let http = http.serve(Surface::Api, &app);
     let admin = admin.serve(Surface::Admin, &app);
-    tracing::info!(http = %http.address(), admin = %admin.address(), store = settings.store.url, "serving");
+    tracing::info!(http = %http.address(), admin = %admin.address(), store = %settings.store.url, "serving");
     Ok(RunningServer { node, app, http, admin, background, tasks })
 }
 

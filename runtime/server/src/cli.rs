@@ -12,6 +12,7 @@ mod events;
 pub(crate) mod failure;
 mod fetch;
 mod indexes;
+mod migrate;
 mod models;
 pub(crate) mod output;
 mod run;
@@ -90,6 +91,8 @@ enum Command {
     Models(models::ModelsArgs),
     /// See vector indexes.
     Indexes(indexes::IndexesArgs),
+    /// Bring a shared database up to the schema of this version.
+    Migrate(migrate::MigrateArgs),
     /// See and check settings.
     Config(config::ConfigArgs),
     /// Say which version this is.
@@ -150,6 +153,7 @@ fn execute(context: &Context, command: Command) -> CliResult {
             Command::Runs(args) => Box::pin(runs::execute(context, args)).await,
             Command::Models(args) => Box::pin(models::execute(context, args)).await,
             Command::Indexes(args) => Box::pin(indexes::execute(context, args)).await,
+            Command::Migrate(args) => Box::pin(migrate::execute(context, args)).await,
             Command::Config(args) => config::execute(context, args),
             Command::Version => version(context),
         }

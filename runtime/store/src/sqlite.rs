@@ -93,6 +93,14 @@ impl SqliteStore {
         });
         Ok(Self { queue, readers })
     }
+
+    /// Reads the whole file and checks that it is sound; takes as long as reading it does.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] with the first thing that is wrong.
+    pub async fn verify(&self) -> Result<(), StoreError> {
+        reader::verify(&self.readers).await
+    }
 }
 
 impl SqliteStore {

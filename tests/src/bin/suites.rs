@@ -2,7 +2,8 @@
 //!
 //! Reads cargo's messages (`--message-format=json`) from standard input to find the binaries. Prints a line per suite
 //! with its budget, fails a suite that takes three times its budget, shows the output of suites that failed, and ends
-//! in one line of counts. Never repeats a failed test. Used by `make test` and `.ci/run`.
+//! in one line of counts. A first argument names the suites to run, a second one the tests in them. Never repeats a
+//! failed test. Used by `make test` and `.ci/run`.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, Read};
@@ -14,7 +15,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// How long a suite may take in the short form, in seconds. The others get [`BUDGET`].
-const BUDGETS: [(&str, u64); 8] = [
+const BUDGETS: [(&str, u64); 9] = [
     ("engine", 20),
     ("engine/properties", 60),
     ("store", 90),
@@ -22,7 +23,8 @@ const BUDGETS: [(&str, u64); 8] = [
     ("vectors", 40),
     ("tests/behaviour", 60),
     ("tests/cold_start", 60),
-    ("tests/crash", 90),
+    ("tests/faults", 180),
+    ("tests/simulation", 60),
 ];
 
 /// Budget of a suite that is not listed, in seconds.
@@ -33,6 +35,9 @@ const PATIENCE: u32 = 3;
 
 /// How much longer the long forms may take.
 const FULL_FACTOR: u64 = 10;
+
+/// How much longer a night may take.
+const NIGHT_FACTOR: u64 = 200;
 
 /// Begins the line that a test prints when it cannot run here; see `motet_tests::skip`.
 const SKIP_MARK: &str = "SKIPPED";
@@ -61,7 +66,8 @@ struct Outcome {
 fn main() -> Result<ExitCode> {
     let full = std::env::var("MOTET_TEST_FULL").is_ok_and(|value| value == "1");
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    let filter = std::env::args().nth(1);
+    let night = std::env::var("MOTET_CHAOS").is_ok_and(|value| value == "1");
+    let (filter, test) = (std::env::args().nth(1), std::env::args().nth(2));
     let mut suites = find_suites(std::io::stdin().lock())?;
     suites.retain(|suite| filter.as_deref().is_none_or(|wanted| suite.name.contains(wanted)));
     anyhow::ensure!(
@@ -72,8 +78,15 @@ fn main() -> Result<ExitCode> {
     println!("{:<24} {:>7} {:>7} {:>8} {:>9} {:>8}", "suite", "passed", "failed", "skipped", "seconds", "budget");
     let (mut total, mut broken, mut skips) = (Counts::default(), Vec::new(), Vec::new());
     for suite in &suites {
-        let budget = Duration::from_secs(budget_of(&suite.name) * if full { FULL_FACTOR } else { 1 });
-        let mut outcome = run(suite, budget * PATIENCE)?;
+        let factor = if night {
+            NIGHT_FACTOR
+        } else if full {
+            FULL_FACTOR
+        } else {
+            1
+        };
+        let budget = Duration::from_secs(budget_of(&suite.name) * factor);
+        let mut outcome = run(suite, test.as_deref(), budget * PATIENCE)?;
         if in_ci && outcome.counts.skipped > 0 {
             outcome.ok = false;
         }
@@ -127,11 +140,12 @@ fn find_suites(messages: impl BufRead) -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-fn run(suite: &Suite, limit: Duration) -> Result<Outcome> {
+fn run(suite: &Suite, test: Option<&str>, limit: Duration) -> Result<Outcome> {
     let begun = Instant::now();
     let mut child = Command::new(&suite.binary)
         // A test that skips says so in its output, which the harness keeps to itself otherwise.
         .arg("--show-output")
+        .args(test)
         .current_dir(&suite.folder)
         .env("CARGO_MANIFEST_DIR", &suite.folder)
         .stdin(Stdio::null())

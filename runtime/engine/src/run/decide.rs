@@ -229,7 +229,7 @@ impl Plan {
         while let Some(item) = self.run.state.steps[index.as_usize()].exhausted.front().copied() {
             self.fall_back(index, step, item);
             if self.run.state.steps[index.as_usize()].status == StepStatus::Failed {
-                return self.fail_run(index);
+                return;
             }
         }
         let Some(for_each) = &step.for_each else { return };

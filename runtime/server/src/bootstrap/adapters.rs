@@ -13,6 +13,7 @@ use motet_models::fake::FakeBackend;
 use motet_models::source::ArtefactCache;
 use motet_store::memory::MemoryStore;
 use motet_store::port::Store;
+use motet_store::postgres::{PostgresOptions, PostgresStore};
 use motet_store::sqlite::SqliteStore;
 use motet_vectors::embedded::EmbeddedBackend;
 
@@ -26,7 +27,7 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
     Ok(NodeParts {
         name: settings.node.name.clone(),
         store: store(settings).await?,
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(SystemClock::default()),
         entropy: Arc::new(SystemEntropy),
         model_backends: vec![Arc::new(BurnBackend::new(threads)), Arc::new(FakeBackend::new())],
         vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],
@@ -40,9 +41,9 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
 }
 
 async fn store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
-    let url = settings.store.url.as_str();
+    let url = settings.store.url.expose();
     let Some((scheme, rest)) = url.split_once(':') else {
-        bail!("store.url: '{url}' is no store; write 'sqlite:' or 'memory:'");
+        bail!("store.url: the URL has no scheme; write 'sqlite:', 'postgres://' or 'memory:'");
     };
     match (scheme, rest) {
         ("memory", "") => Ok(Arc::new(MemoryStore::new())),
@@ -54,6 +55,11 @@ async fn store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
             let opened = SqliteStore::open(&folder).await;
             Ok(Arc::new(opened.with_context(|| format!("the store in {} cannot be opened", folder.display()))?))
         }
-        _ => bail!("store.url: this build knows no store '{scheme}:'; write 'sqlite:' or 'memory:'"),
+        ("postgres" | "postgresql", _) => {
+            let options = PostgresOptions::from_url(url).context("store.url")?;
+            let place = options.place();
+            Ok(PostgresStore::open(options).await.with_context(|| format!("the store at {place} cannot be opened"))?)
+        }
+        _ => bail!("store.url: this build knows no store '{scheme}:'; write 'sqlite:', 'postgres://' or 'memory:'"),
     }
 }

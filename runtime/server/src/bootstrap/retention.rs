@@ -19,6 +19,7 @@ const BATCH: u32 = 256;
 /// Forgets ended runs older than `retention` until stopped; a `retention` of zero keeps runs for ever, and only
 /// idempotency keys are forgotten.
 pub(super) async fn run(store: Arc<dyn Store>, retention: Duration, stop: CancellationToken) {
+    let clock = SystemClock::default();
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -26,7 +27,7 @@ pub(super) async fn run(store: Arc<dyn Store>, retention: Duration, stop: Cancel
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let now = SystemClock.now();
+        let now = clock.now();
         let ended_before = if retention.is_zero() { Timestamp::from_millis(i64::MIN) } else { before(now, retention) };
         loop {
             match store.retain(ended_before, now, BATCH).await {

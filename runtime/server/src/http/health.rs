@@ -3,17 +3,22 @@
 //! Used by whoever operates the node; served on both listeners.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use motet_engine::id::ShardId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{App, body};
 use crate::telemetry::metrics::render;
+
+/// Longest wait for the store's answer.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How the node does.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,17 +37,27 @@ pub(crate) async fn live() -> Result<Response, Problem> {
 
 /// Whether the node takes and remembers runs
 ///
-/// 503 while the store refuses writes and while the node is stopping.
+/// 503 while the store cannot be read or refuses writes, and while the node is stopping.
 #[utoipa::path(get, path = "/health/ready", operation_id = "healthReady", tag = "node",
     responses((status = 200, description = "The node takes runs.", body = Health)))]
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     if let Some(fault) = app.store.health().fault {
         return Err(Problem::new(503, "storage_failed", format!("the store refuses writes: {fault}")).retry_after(5));
     }
+    // A store far away may be gone without any write having noticed.
+    match tokio::time::timeout(STORE_PATIENCE, app.store.epoch(ShardId(0))).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(not_read(&error.to_string())),
+        Err(_) => return Err(not_read("it gives no answer")),
+    }
     if !app.router.is_open() {
         return Err(Problem::new(503, "stopping", "the node is stopping").retry_after(5));
     }
     body::answer(200, &Health { state: "ready" })
+}
+
+fn not_read(why: &str) -> Problem {
+    Problem::new(503, "storage_failed", format!("the store cannot be read: {why}")).retry_after(5)
 }
 
 /// What the node measured, for Prometheus

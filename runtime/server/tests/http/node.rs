@@ -154,8 +154,7 @@ async fn a_stop_lets_runs_end_and_hands_the_rest_back() {
 
 #[tokio::test]
 async fn an_unknown_store_is_told() {
-    for (url, words) in [("postgres://x", "no store 'postgres:'"), ("memory", "is no store"), ("memory:x", "no store")]
-    {
+    for (url, words) in [("mysql://x", "no store 'mysql:'"), ("memory", "no scheme"), ("memory:x", "no store")] {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = settings(folder.path());
         settings.resources.folder = None;

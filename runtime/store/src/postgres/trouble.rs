@@ -11,8 +11,10 @@ pub(super) enum Trouble {
     Row(String),
     /// The journal has no partition for a run's birth day. Nothing was written.
     NoPartition,
-    /// The server gave up for a reason that passes: a lock, a timeout, a lack of room. Nothing was written.
+    /// The server gave up for a reason that passes: a lock, a timeout. Nothing was written.
     Passing(String),
+    /// The server lacks room, or its disk fails. Nothing was written.
+    NoRoom(String),
     /// The connection is gone: what was in flight may or may not have been committed.
     Lost(String),
     /// All readers are busy. Nothing was tried.
@@ -42,6 +44,7 @@ impl Trouble {
             ("22" | "23" | "54", _) => Self::Row(text),
             // A server that is shutting down, or that became a standby: the next connection may find another one.
             ("08", _) | (_, "57P01" | "57P02" | "57P03" | "57P05" | "25006") => Self::Lost(text),
+            ("53" | "58", _) => Self::NoRoom(text),
             ("XX", _) => Self::Corrupt(text),
             _ => Self::Passing(text),
         }
@@ -52,7 +55,7 @@ impl Trouble {
         match self {
             Self::Row(text) => StoreError::Refused(text),
             Self::NoPartition => StoreError::Storage("the journal has no partition for the run's birth day".to_owned()),
-            Self::Passing(text) => StoreError::Storage(text),
+            Self::Passing(text) | Self::NoRoom(text) => StoreError::Storage(text),
             Self::Lost(text) => StoreError::Storage(format!("the connection to PostgreSQL was lost: {text}")),
             Self::Busy => StoreError::Busy,
             Self::Closed => StoreError::Closed,

@@ -201,7 +201,7 @@ impl Writer {
                 self.days.clear();
                 return vec![part];
             }
-            Trouble::Passing(ref why) if again => {
+            Trouble::Passing(ref why) | Trouble::NoRoom(ref why) if again => {
                 tracing::debug!(%why, "a batch is tried again");
                 tokio::time::sleep(jittered(PAUSE * 2u32.pow(part.tries))).await;
                 return vec![part];
@@ -220,6 +220,10 @@ impl Writer {
             // What was in flight on a lost connection may have been committed just now.
             Trouble::Row(_) if again && part.writes.iter().any(|write| write.in_doubt) => return vec![part],
             _ => {}
+        }
+        // Until it can be reached anew the store counts as broken, so that its users are told and wait.
+        if let Trouble::NoRoom(why) = &trouble {
+            self.link.lost(why.clone());
         }
         let error = trouble.into_error();
         tracing::warn!(%error, writes = part.writes.len(), "writes failed");

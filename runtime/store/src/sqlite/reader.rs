@@ -213,6 +213,26 @@ pub(super) async fn counts(pool: &SqlitePool) -> Result<Vec<(HeadState, u64)>, S
     HeadState::ALL.iter().enumerate().map(count).collect()
 }
 
+/// Whether the file is sound, and its counts those of its rows.
+pub(super) async fn verify(pool: &SqlitePool) -> Result<(), StoreError> {
+    let found: String = sqlx::query_scalar("pragma integrity_check(1)").fetch_one(pool).await.map_err(failed)?;
+    if found != "ok" {
+        return Err(StoreError::Corrupt(found));
+    }
+    let text = "select state, count(*) from run group by state";
+    let rows = sqlx::query(text).fetch_all(pool).await.map_err(failed)?;
+    let kept = counts(pool).await?;
+    let counted = rows.iter().map(|row| Ok((state(row, 0)?, number(row, 1)?)));
+    let counted = counted.collect::<Result<Vec<(HeadState, u64)>, StoreError>>()?;
+    for (state, kept) in kept {
+        let rows = counted.iter().find(|(other, _)| *other == state).map_or(0, |(_, rows)| *rows);
+        if rows != kept {
+            return Err(StoreError::Corrupt(format!("{kept} runs are counted as {state:?}, and there are {rows}")));
+        }
+    }
+    Ok(())
+}
+
 /// Runs that want to be woken, earliest first.
 pub(super) async fn due(
     pool: &SqlitePool,

@@ -31,13 +31,9 @@ impl Drop for SmallDisk {
 
 /// Panics unless the file is sound and its counts are those of its rows.
 pub(super) async fn check_integrity(folder: &Path) {
-    let mut connection = foreign(folder).await;
-    let check: String = sqlx::query_scalar("pragma integrity_check").fetch_one(&mut connection).await.unwrap();
-    assert_eq!(check, "ok");
-    let counted = "select (select count(*) from run where state = 0) = (select pending from run_count)";
-    let counted: bool = sqlx::query_scalar(counted).fetch_one(&mut connection).await.unwrap();
-    assert!(counted, "the counts are not those of the rows");
-    connection.close().await.unwrap();
+    let store = SqliteStore::open(folder).await.unwrap();
+    store.verify().await.unwrap();
+    store.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,216 @@
+//! What a simulated node sees of the store: the port, with every request going through the disk's gate.
+//!
+//! Decides nothing: the world settles the fate of each request. Definitions never change during a simulation and are
+//! read at once; leases and the outbox are not part of it. Used by the simulated nodes.
+
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
+use motet_engine::time::Timestamp;
+use motet_engine::value::BlobRef;
+use motet_store::StoreError;
+use motet_store::port::{
+    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation, Leader,
+    LeaseStore, LiveNode, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore, ShardStore, Snapshot,
+    Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
+};
+
+use super::disk::{Boot, Disk, Request, at_once};
+
+/// The store as one boot of a node sees it.
+pub(super) struct GatedStore {
+    pub(super) disk: Arc<Disk>,
+    pub(super) by: Boot,
+}
+
+impl GatedStore {
+    async fn ask<T: Send + 'static>(
+        &self,
+        what: String,
+        write: bool,
+        act: impl FnOnce(&Disk) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let answer = Arc::new(Mutex::new(None));
+        let (told, refused, disk) = (Arc::clone(&answer), Arc::clone(&answer), Arc::clone(&self.disk));
+        self.disk.enter(Request {
+            by: self.by,
+            what,
+            write,
+            carry_out: Box::new(move || {
+                let outcome = act(&disk);
+                Box::new(move || *told.lock().unwrap() = Some(outcome))
+            }),
+            refuse: Box::new(move || {
+                *refused.lock().unwrap() = Some(Err(StoreError::Storage("the connection broke".to_owned())));
+            }),
+        });
+        futures::future::poll_fn(move |_| answer.lock().unwrap().take().map_or(Poll::Pending, Poll::Ready)).await
+    }
+}
+
+#[async_trait]
+impl RunStore for GatedStore {
+    async fn admit(&self, admission: Admission) -> Result<Admitted, StoreError> {
+        self.ask(format!("admit {}", admission.run), true, move |disk| disk.admit(admission)).await
+    }
+
+    async fn append(&self, append: Append) -> Result<(), StoreError> {
+        let (by, what) = (self.by, format!("append {} {} under {}", append.run, append.entry.seq, append.epoch));
+        self.ask(what, true, move |disk| disk.append(by, append)).await
+    }
+
+    async fn save_snapshot(&self, run: RunId, epoch: Epoch, snapshot: Snapshot) -> Result<(), StoreError> {
+        let what = format!("snapshot {run} {}", snapshot.seq);
+        self.ask(what, true, move |disk| at_once(disk.memory.save_snapshot(run, epoch, snapshot))).await
+    }
+
+    async fn load(&self, run: RunId, from_start: bool) -> Result<Option<StoredRun>, StoreError> {
+        self.ask(format!("load {run}"), false, move |disk| at_once(disk.memory.load(run, from_start))).await
+    }
+
+    async fn head(&self, run: RunId) -> Result<Option<RunHead>, StoreError> {
+        self.disk.memory.head(run).await
+    }
+
+    async fn entries(&self, run: RunId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        self.disk.memory.entries(run, after, limit).await
+    }
+
+    async fn list(&self, query: &RunQuery) -> Result<Vec<RunHead>, StoreError> {
+        self.disk.memory.list(query).await
+    }
+
+    async fn unfinished(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunId>, StoreError> {
+        let what = format!("unfinished of {shard}");
+        self.ask(what, false, move |disk| at_once(disk.memory.unfinished(shard, after, limit))).await
+    }
+
+    async fn counts(&self) -> Result<Vec<(HeadState, u64)>, StoreError> {
+        self.disk.memory.counts().await
+    }
+
+    async fn retain(&self, ended_before: Timestamp, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        self.disk.memory.retain(ended_before, now, limit).await
+    }
+}
+
+#[async_trait]
+impl TimerStore for GatedStore {
+    async fn due(&self, shard: ShardId, now: Timestamp, limit: u32) -> Result<Vec<RunId>, StoreError> {
+        self.ask(format!("due of {shard}"), false, move |disk| at_once(disk.memory.due(shard, now, limit))).await
+    }
+
+    async fn next_wake(&self, shard: ShardId) -> Result<Option<Timestamp>, StoreError> {
+        self.disk.memory.next_wake(shard).await
+    }
+}
+
+#[async_trait]
+impl ShardStore for GatedStore {
+    async fn claim(&self, shard: ShardId, _: &str) -> Result<Epoch, StoreError> {
+        let by = self.by;
+        self.ask(format!("claim {shard}"), true, move |disk| disk.claim(by, shard)).await
+    }
+
+    async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
+        self.disk.memory.epoch(shard).await
+    }
+}
+
+#[async_trait]
+impl DefinitionStore for GatedStore {
+    async fn put_definition(&self, definition: StoredDefinition) -> Result<PutOutcome, StoreError> {
+        self.disk.memory.put_definition(definition).await
+    }
+
+    async fn definition(
+        &self,
+        kind: DefinitionKind,
+        namespace: &Namespace,
+        name: &Name,
+        version: Option<&str>,
+    ) -> Result<Option<StoredDefinition>, StoreError> {
+        self.disk.memory.definition(kind, namespace, name, version).await
+    }
+
+    async fn definitions(
+        &self,
+        kind: DefinitionKind,
+        namespace: Option<&Namespace>,
+    ) -> Result<Vec<StoredDefinition>, StoreError> {
+        self.disk.memory.definitions(kind, namespace).await
+    }
+}
+
+#[async_trait]
+impl BlobStore for GatedStore {
+    async fn put_blob(&self, run: RunId, data: Bytes) -> Result<BlobRef, StoreError> {
+        let what = format!("blob of {run}, {} bytes", data.len());
+        self.ask(what, true, move |disk| at_once(disk.memory.put_blob(run, data))).await
+    }
+
+    async fn blob(&self, blob: BlobRef) -> Result<Option<Bytes>, StoreError> {
+        self.ask(format!("blob {blob}"), false, move |disk| at_once(disk.memory.blob(blob))).await
+    }
+}
+
+#[async_trait]
+impl OutboxStore for GatedStore {
+    async fn outbox(&self, shard: ShardId, after: u64, limit: u32) -> Result<Vec<OutboxRecord>, StoreError> {
+        self.disk.memory.outbox(shard, after, limit).await
+    }
+
+    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
+        self.disk.memory.outbox_done(shard, epoch, up_to).await
+    }
+}
+
+#[async_trait]
+impl LeaseStore for GatedStore {
+    async fn lead(&self, role: &Name, holder: &str, lease: Duration) -> Result<Option<Term>, StoreError> {
+        self.disk.memory.lead(role, holder, lease).await
+    }
+
+    async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError> {
+        self.disk.memory.renew_lead(role, term, lease).await
+    }
+
+    async fn resign(&self, role: &Name, term: Term) -> Result<(), StoreError> {
+        self.disk.memory.resign(role, term).await
+    }
+
+    async fn leader(&self, role: &Name) -> Result<Option<Leader>, StoreError> {
+        self.disk.memory.leader(role).await
+    }
+
+    async fn register(&self, node: &str, lease: Duration) -> Result<Incarnation, StoreError> {
+        self.disk.memory.register(node, lease).await
+    }
+
+    async fn renew(&self, incarnation: Incarnation, lease: Duration) -> Result<bool, StoreError> {
+        self.disk.memory.renew(incarnation, lease).await
+    }
+
+    async fn fence(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.disk.memory.fence(incarnation).await
+    }
+
+    async fn live(&self) -> Result<Vec<LiveNode>, StoreError> {
+        self.disk.memory.live().await
+    }
+}
+
+#[async_trait]
+impl Store for GatedStore {
+    fn health(&self) -> StoreHealth {
+        self.disk.memory.health()
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
