@@ -1,5 +1,5 @@
 //! What a user may expect of one node, against the real binary: first use, stopping, misuse, its description of
-//! itself.
+//! itself, runs that wait.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
@@ -9,3 +9,5 @@ mod first_use;
 mod openapi;
 #[path = "behaviour/stopping.rs"]
 mod stopping;
+#[path = "behaviour/waiting.rs"]
+mod waiting;

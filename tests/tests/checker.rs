@@ -46,11 +46,66 @@ fn item(item: u32) -> Event {
     Event::ItemSucceeded { step: StepIndex(0), item, output, fallback: false }
 }
 
+fn wait(attempt: u32) -> [Event; 2] {
+    let call = CallId { step: StepIndex(0), item: 0, attempt };
+    [Event::WaitBegan { call, with: Value::empty_map(), until: None }, Event::WaitEnded { call }]
+}
+
+fn signal() -> [Event; 2] {
+    let (call, id) = (CallId { step: StepIndex(0), item: 0, attempt: 1 }, std::sync::Arc::<str>::from("1"));
+    let received =
+        Event::SignalReceived { name: "s".into(), payload: Value::empty_map(), id: id.clone(), by: Principal::Local };
+    [received, Event::SignalTaken { call, id }]
+}
+
+fn retried() -> Event {
+    Event::RunRetried { by: Principal::Local, steps: vec![StepIndex(0)] }
+}
+
+fn paused() -> Event {
+    Event::Paused { by: Principal::Local, reason: None }
+}
+
 const END: Event = Event::RunSucceeded { output: None };
 
 #[test]
 fn journals_that_cannot_be_are_found() {
+    let [began, ended] = wait(1);
+    let [began_again, ended_again] = wait(2);
+    let [came, taken] = signal();
+    let resumed = Event::Resumed { by: Principal::Local };
+    let done = || succeeded("a");
     for (what, fits, events) in [
+        ("a wait", true, vec![submitted(), began.clone(), ended.clone(), done(), END]),
+        ("a wait that ends twice", false, vec![submitted(), began.clone(), ended.clone(), ended.clone(), done(), END]),
+        ("a wait that never began", false, vec![submitted(), ended.clone(), done(), END]),
+        ("a signal", true, vec![submitted(), came.clone(), began.clone(), taken.clone(), done(), END]),
+        ("a signal that never came", false, vec![submitted(), began.clone(), taken, done(), END]),
+        ("a signal twice", false, vec![submitted(), came.clone(), came, END]),
+        ("a pause", true, vec![submitted(), paused(), resumed.clone(), began.clone(), ended.clone(), done(), END]),
+        ("a wait that began in a pause", false, vec![submitted(), paused(), began.clone(), resumed, END]),
+        (
+            "a retry",
+            true,
+            vec![
+                submitted(),
+                began.clone(),
+                ended.clone(),
+                done(),
+                END,
+                retried(),
+                began_again,
+                ended_again,
+                done(),
+                END,
+            ],
+        ),
+        (
+            "a retry that repeats an attempt",
+            false,
+            vec![submitted(), began.clone(), ended.clone(), done(), END, retried(), began, ended, done(), END],
+        ),
+        ("a retry before the end", false, vec![submitted(), retried(), END]),
         ("a plain run", true, vec![submitted(), scheduled(1), succeeded("a"), END]),
         ("a retried step", true, vec![submitted(), scheduled(1), scheduled(2), succeeded("a"), END]),
         ("two items", true, vec![submitted(), scheduled(1), item(0), item(1), succeeded("a"), END]),

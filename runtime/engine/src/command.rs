@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{CallId, Name};
+use crate::id::{CallId, Name, StepIndex};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -20,6 +20,19 @@ pub enum CommandId {
     Retry(CallId),
     /// The wake-up at the end of the run's own time.
     Deadline,
+    /// The wake-up at the end of a wait, or of the patience for a signal.
+    Wait(CallId),
+}
+
+impl CommandId {
+    /// The step that owes it; none for the run's own time.
+    #[must_use]
+    pub fn step(self) -> Option<StepIndex> {
+        match self {
+            Self::Call(call) | Self::Retry(call) | Self::Wait(call) => Some(call.step),
+            Self::Deadline => None,
+        }
+    }
 }
 
 /// Something owed.

@@ -1,20 +1,22 @@
-//! What users declare: workflows, models and indexes, compiled from YAML or JSON into forms that cannot be wrong.
+//! What users declare: workflows, models, indexes and schedules, compiled from YAML or JSON into forms that cannot be wrong.
 //!
 //! A definition that exists has been checked whole: its references resolve, its expressions parse, its steps form no
-//! cycle. Never reads files and never evaluates. Used by the run (workflows), the actors (models, indexes), the
-//! server and the CLI (parsing and its diagnostics).
+//! cycle. Never reads files and never evaluates. Used by the run (workflows), the actors (models, indexes,
+//! schedules), the server and the CLI (parsing and its diagnostics).
 
 mod call;
 mod diagnostic;
 pub mod document;
-mod duration;
 mod fields;
 mod index;
 mod json_schema;
+mod limits;
 mod model;
 mod node;
 mod references;
+mod schedule;
 mod step;
+mod waiting;
 mod workflow;
 mod yaml;
 
@@ -25,6 +27,8 @@ use std::time::Duration;
 pub use diagnostic::{Diagnostic, MAX_DIAGNOSTICS};
 pub use document::{parse_definition_value, parse_definitions};
 pub use json_schema::json_schema;
+pub use limits::{Limits, Rate, WorkflowLimits};
+pub use schedule::{CatchUp, Overlap, ScheduleDefinition};
 
 use crate::expression::{Expression, Template};
 use crate::failure::FailureClass;
@@ -41,6 +45,8 @@ pub enum Definition {
     Model(Arc<ModelDefinition>),
     /// `kind: Index`
     Index(Arc<IndexDefinition>),
+    /// `kind: Schedule`
+    Schedule(Arc<ScheduleDefinition>),
 }
 
 impl Definition {
@@ -51,6 +57,7 @@ impl Definition {
             Self::Workflow(it) => ("Workflow", &it.name, Some(&it.version)),
             Self::Model(it) => ("Model", &it.name, Some(&it.version)),
             Self::Index(it) => ("Index", &it.name, None),
+            Self::Schedule(it) => ("Schedule", &it.name, None),
         }
     }
 
@@ -61,6 +68,7 @@ impl Definition {
             Self::Workflow(it) => &it.document,
             Self::Model(it) => &it.document,
             Self::Index(it) => &it.document,
+            Self::Schedule(it) => &it.document,
         }
     }
 }
@@ -83,6 +91,12 @@ impl From<IndexDefinition> for Definition {
     }
 }
 
+impl From<ScheduleDefinition> for Definition {
+    fn from(schedule: ScheduleDefinition) -> Self {
+        Self::Schedule(Arc::new(schedule))
+    }
+}
+
 /// An immutable, versioned workflow.
 #[derive(Debug)]
 pub struct Workflow {
@@ -100,6 +114,8 @@ pub struct Workflow {
     pub output: Option<Template>,
     /// Longest life of a run; past it the run ends as `timed_out`.
     pub timeout: Option<Duration>,
+    /// How many of its runs may be under way, and how fast they may begin.
+    pub limits: WorkflowLimits,
     /// The document as JSON, for storing, comparing and showing.
     pub document: serde_json::Value,
 }
@@ -128,7 +144,7 @@ pub struct Step {
     pub call: Call,
     /// When and how often to try again.
     pub retry: RetryPolicy,
-    /// Longest time of one attempt.
+    /// Longest time of one attempt; of a signal step, the longest time that it waits.
     pub timeout: Option<Duration>,
     /// What to do when the last attempt failed.
     pub fallback: Option<Fallback>,
@@ -187,6 +203,20 @@ pub enum Call {
         /// Arguments by name.
         with: Template,
     },
+    /// Waits for a time: `with: {for: 2h}` or `with: {until: 2026-12-24T09:00:00Z}`; the output is `{until}`.
+    Wait {
+        /// The time.
+        with: Template,
+    },
+    /// Waits for someone to send a signal; the output is its payload.
+    Signal {
+        /// Name under which it is sent; several steps may wait for one, and each signal goes to one of them.
+        name: Arc<str>,
+        /// What is shown to whoever is to send it.
+        with: Template,
+        /// What the payload must look like.
+        schema: Option<Schema>,
+    },
 }
 
 impl Call {
@@ -199,7 +229,9 @@ impl Call {
             | Self::Transform { with }
             | Self::Parse { with, .. }
             | Self::VectorQuery { with }
-            | Self::VectorUpsert { with } => with,
+            | Self::VectorUpsert { with }
+            | Self::Wait { with }
+            | Self::Signal { with, .. } => with,
         }
     }
 
@@ -213,6 +245,8 @@ impl Call {
             Self::Parse { .. } => "parse",
             Self::VectorQuery { .. } => "vector.query",
             Self::VectorUpsert { .. } => "vector.upsert",
+            Self::Wait { .. } => "wait",
+            Self::Signal { .. } => "signal",
         }
     }
 }
@@ -295,6 +329,8 @@ pub struct ModelDefinition {
     pub timeout: Duration,
     /// Calls that may wait, at least 1; past it callers are told `overloaded`.
     pub queue: u32,
+    /// How many calls may be under way, and how fast they may begin.
+    pub limits: Limits,
     /// The document as JSON.
     pub document: serde_json::Value,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Principal;
 use crate::failure::Failure;
-use crate::id::{CallId, Name, Namespace, StepIndex};
+use crate::id::{CallId, Name, Namespace, RunId, StepIndex};
 use crate::time::Timestamp;
 use crate::trace::TraceContext;
 use crate::value::Value;
@@ -37,6 +37,22 @@ pub struct Submission {
     pub trace: TraceContext,
     /// When it was submitted.
     pub at: Timestamp,
+}
+
+/// One step of a fork that does not run again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeptStep {
+    /// The step.
+    pub step: StepIndex,
+    /// Whether it was skipped, so that its output is null.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
+    /// Whether the output is the fallback's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fallback: bool,
+    /// Whether the output was given with the fork instead of taken over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given: bool,
 }
 
 /// One recorded fact.
@@ -103,7 +119,7 @@ pub enum Event {
     StepSucceeded {
         /// The step.
         step: StepIndex,
-        /// The output; none for a `for_each` whose items were recorded one by one.
+        /// The output; none where that of each item was recorded by itself, as for a `for_each` and for a wait.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output: Option<Value>,
         /// Whether the output is the fallback's.
@@ -144,6 +160,73 @@ pub enum Event {
     },
     /// The run ended because its time was over.
     RunTimedOut,
+    /// An item waits for a time or for a signal; no call is owed.
+    WaitBegan {
+        /// The item, with its attempt.
+        call: CallId,
+        /// What was evaluated: for a time its `until`, for a signal what is shown to whoever is to send it. Never
+        /// evaluated again.
+        with: Value,
+        /// When the wait, or the patience for the signal, ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+    },
+    /// The time that an item waited for has come; its output is the recorded `with`.
+    WaitEnded {
+        /// The item.
+        call: CallId,
+    },
+    /// A signal came; it is kept until a step takes it.
+    SignalReceived {
+        /// Name under which steps wait for it.
+        name: Arc<str>,
+        /// What it says.
+        payload: Value,
+        /// The sender's id of it.
+        id: Arc<str>,
+        /// Who sent it.
+        by: Principal,
+    },
+    /// An item took a kept signal; its output is the payload.
+    SignalTaken {
+        /// The item.
+        call: CallId,
+        /// The sender's id of the signal.
+        id: Arc<str>,
+    },
+    /// The run stands still: nothing new begins.
+    Paused {
+        /// Who asked.
+        by: Principal,
+        /// Why, in the words of who asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// The run goes on.
+    Resumed {
+        /// Who asked.
+        by: Principal,
+    },
+    /// A run that had ended goes on, with its whole time before it.
+    RunRetried {
+        /// Who asked.
+        by: Principal,
+        /// The steps that went back to pending; every other one keeps what it has.
+        steps: Vec<StepIndex>,
+    },
+    /// The run begins from a step of another one; recorded directly after the submission.
+    Forked {
+        /// The other run.
+        from: RunId,
+        /// Who asked.
+        by: Principal,
+        /// The step.
+        step: StepIndex,
+        /// The steps that do not run again.
+        kept: Vec<KeptStep>,
+        /// Their outputs, a list in the same order.
+        outputs: Value,
+    },
 }
 
 impl Event {
@@ -165,6 +248,14 @@ impl Event {
             Self::RunFailed { .. } => "run_failed",
             Self::RunCancelled { .. } => "run_cancelled",
             Self::RunTimedOut => "run_timed_out",
+            Self::WaitBegan { .. } => "wait_began",
+            Self::WaitEnded { .. } => "wait_ended",
+            Self::SignalReceived { .. } => "signal_received",
+            Self::SignalTaken { .. } => "signal_taken",
+            Self::Paused { .. } => "paused",
+            Self::Resumed { .. } => "resumed",
+            Self::RunRetried { .. } => "run_retried",
+            Self::Forked { .. } => "forked",
         }
     }
 
@@ -176,13 +267,24 @@ impl Event {
             | Self::StepExpanded { step, .. }
             | Self::ItemSucceeded { step, .. }
             | Self::StepSucceeded { step, .. }
-            | Self::StepFailed { step, .. } => Some(*step),
+            | Self::StepFailed { step, .. }
+            | Self::Forked { step, .. } => Some(*step),
             Self::CallScheduled { call, .. }
             | Self::AttemptFailed { call, .. }
             | Self::CallRetried { call }
-            | Self::FellBack { call, .. } => Some(call.step),
+            | Self::FellBack { call, .. }
+            | Self::WaitBegan { call, .. }
+            | Self::WaitEnded { call }
+            | Self::SignalTaken { call, .. } => Some(call.step),
             Self::RunFailed { step, .. } => *step,
-            Self::Submitted(_) | Self::RunSucceeded { .. } | Self::RunCancelled { .. } | Self::RunTimedOut => None,
+            Self::Submitted(_)
+            | Self::RunSucceeded { .. }
+            | Self::RunCancelled { .. }
+            | Self::RunTimedOut
+            | Self::SignalReceived { .. }
+            | Self::Paused { .. }
+            | Self::Resumed { .. }
+            | Self::RunRetried { .. } => None,
         }
     }
 
@@ -191,7 +293,9 @@ impl Event {
         match self {
             Self::Submitted(submission) => Some(&mut Arc::make_mut(submission).input),
             Self::StepExpanded { items, .. } => Some(items),
-            Self::CallScheduled { with, .. } => Some(with),
+            Self::CallScheduled { with, .. } | Self::WaitBegan { with, .. } => Some(with),
+            Self::SignalReceived { payload, .. } => Some(payload),
+            Self::Forked { outputs, .. } => Some(outputs),
             Self::FellBack { with, .. } => with.as_mut(),
             Self::ItemSucceeded { output, .. } => Some(output),
             Self::StepSucceeded { output, .. } | Self::RunSucceeded { output } => output.as_mut(),
@@ -205,7 +309,9 @@ impl Event {
         match self {
             Self::Submitted(submission) => Some(&submission.input),
             Self::StepExpanded { items, .. } => Some(items),
-            Self::CallScheduled { with, .. } => Some(with),
+            Self::CallScheduled { with, .. } | Self::WaitBegan { with, .. } => Some(with),
+            Self::SignalReceived { payload, .. } => Some(payload),
+            Self::Forked { outputs, .. } => Some(outputs),
             Self::FellBack { with, .. } => with.as_ref(),
             Self::ItemSucceeded { output, .. } => Some(output),
             Self::StepSucceeded { output, .. } | Self::RunSucceeded { output } => output.as_ref(),

@@ -17,6 +17,7 @@ pub mod parse;
 pub mod prompt;
 pub mod retry;
 pub mod run;
+pub mod schedule;
 pub mod schema;
 pub mod tensor;
 pub mod time;

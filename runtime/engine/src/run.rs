@@ -10,7 +10,8 @@ mod state;
 
 use std::sync::Arc;
 
-pub use state::{ItemState, ItemStatus, Owed, Phase, RunFailure, State, StepState, StepStatus};
+pub use decide::{Decision, Fork, ForkError, MAX_KEPT_SIGNALS, MAX_SIGNAL_BYTES, MAX_SIGNALS};
+pub use state::{ItemState, ItemStatus, KeptSignal, Owed, Pause, Phase, RunFailure, State, StepState, StepStatus};
 
 use crate::command::{Command, CommandId, Work};
 use crate::definition::{Call, Fallback, Workflow};
@@ -25,6 +26,19 @@ pub struct Run {
     id: RunId,
     workflow: Arc<Workflow>,
     state: State,
+}
+
+/// One item that waits without owing a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting<'r> {
+    /// The item, with its attempt.
+    pub call: CallId,
+    /// The signal that it waits for; none for a time.
+    pub signal: Option<&'r str>,
+    /// When the wait, or the patience for the signal, ends.
+    pub until: Option<Timestamp>,
+    /// What the step evaluated; for a signal, what is to be shown to whoever sends it.
+    pub with: &'r Value,
 }
 
 /// Why events do not make a run.
@@ -96,18 +110,49 @@ impl Run {
         self.state.phase
     }
 
-    /// Everything that is owed, calls first in the order in which they came to be owed.
+    /// Whether the run stands still by request.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.state.paused.is_some()
+    }
+
+    /// Everything that is owed, calls first in the order in which they came to be owed. A paused run owes nothing
+    /// but its deadline.
     #[must_use]
     pub fn commands(&self) -> Vec<Command> {
-        let calls = self.state.owed.calls.values().map(|call| self.command(*call));
-        let wakes = self.state.owed.wakes.iter().map(|(at, id)| Command::Wake { id: *id, at: *at });
+        let calls = self.calls_after(0).map(|(_, command)| command);
+        let wakes = self.wakes().map(|(at, id)| Command::Wake { id, at });
         calls.chain(wakes).collect()
+    }
+
+    /// Everything that the run waits for without owing a call, at most `most` of them: for each item when its wait
+    /// ends and, where it is a signal, the signal's name and what is to be shown to whoever sends it.
+    pub fn waits(&self, most: usize) -> Vec<Waiting<'_>> {
+        let listening = self.state.listening.iter().copied();
+        let timed = self.state.owed.wakes.iter().filter_map(|(_, id)| match id {
+            CommandId::Wait(call) if !self.state.listening.contains(call) => Some(*call),
+            _ => None,
+        });
+        timed.chain(listening).filter_map(|call| self.waiting(call)).take(most).collect()
+    }
+
+    fn waiting(&self, call: CallId) -> Option<Waiting<'_>> {
+        let step = self.workflow.steps.get(call.step.as_usize())?;
+        let item = self.state.steps.get(call.step.as_usize())?.items.get(call.item as usize)?;
+        let ItemStatus::Waiting(until) = item.status else { return None };
+        let signal = match &step.call {
+            Call::Signal { name, .. } => Some(&**name),
+            _ => None,
+        };
+        Some(Waiting { call, signal, until, with: &item.with })
     }
 
     /// The calls that came to be owed after the `after`-th one of this run's life, with their serial numbers. A
     /// driver keeps the last serial that it sent; after a crash it begins with 0, and nothing counts as sent.
+    /// While the run is paused there are none: what was not sent before is sent when it goes on.
     pub fn calls_after(&self, after: u64) -> impl Iterator<Item = (u64, Command)> + '_ {
-        self.state.owed.calls.range(after + 1..).map(|(serial, call)| (*serial, self.command(*call)))
+        let calls = self.state.owed.calls.range(after + 1..).filter(|_| !self.is_paused());
+        calls.map(|(serial, call)| (*serial, self.command(*call)))
     }
 
     /// Whether this call's attempt is still owed.
@@ -125,7 +170,13 @@ impl Run {
     /// The earliest time at which the run wants to be woken.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        self.state.owed.wakes.iter().next().map(|(at, _)| *at)
+        self.wakes().next().map(|(at, _)| at)
+    }
+
+    /// While the run is paused only its own time goes on.
+    fn wakes(&self) -> impl Iterator<Item = (Timestamp, CommandId)> + '_ {
+        let paused = self.is_paused();
+        self.state.owed.wakes.iter().filter(move |(_, id)| !paused || *id == DEADLINE).copied()
     }
 
     /// The run's output once it succeeded: what the definition says, or every step's output by name.
@@ -140,10 +191,6 @@ impl Run {
         }))
     }
 
-    fn deadline(&self) -> Option<Timestamp> {
-        self.workflow.timeout.map(|span| self.state.submission.at.after(span))
-    }
-
     fn command(&self, call: CallId) -> Command {
         let step = &self.workflow.steps[call.step.as_usize()];
         let item = &self.state.steps[call.step.as_usize()].items[call.item as usize];
@@ -155,10 +202,19 @@ impl Run {
             (Call::VectorQuery { .. }, _) => Work::VectorQuery { with },
             (Call::VectorUpsert { .. }, _) => Work::VectorUpsert { with },
             (Call::Model { model, .. }, _) => Work::Model { model: model.clone(), with },
-            // Pure calls are never owed; `decide` carries them out itself.
-            (Call::Prompt { .. } | Call::Transform { .. } | Call::Parse { .. }, _) => Work::VectorQuery { with },
+            // Never owed: pure calls are carried out by `decide` itself, and a wait is no call.
+            (
+                Call::Prompt { .. }
+                | Call::Transform { .. }
+                | Call::Parse { .. }
+                | Call::Wait { .. }
+                | Call::Signal { .. },
+                _,
+            ) => Work::VectorQuery { with },
         };
-        Command::Call { id: call, work, timeout: step.timeout }
+        // The timeout of a signal step is its patience for the signal, and has nothing to say about its fallback.
+        let timeout = step.timeout.filter(|_| !matches!(step.call, Call::Signal { .. }));
+        Command::Call { id: call, work, timeout }
     }
 }
 

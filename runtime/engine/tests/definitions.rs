@@ -10,9 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use motet_engine::definition::{
-    Call, Definition, Diagnostic, Fallback, Workflow, json_schema, parse_definition_value, parse_definitions,
+    Call, CatchUp, Definition, Diagnostic, Fallback, Limits, Overlap, Workflow, json_schema, parse_definition_value,
+    parse_definitions,
 };
 use motet_engine::schema::Schema;
+use motet_engine::time::Timestamp;
 
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/definitions").join(folder);
@@ -39,7 +41,7 @@ fn fits(diagnostic: &Diagnostic, expected: &str) -> bool {
 fn every_mistake_is_told_with_its_place() {
     let mut failures = Vec::new();
     let files = files("broken", "yaml");
-    assert!(files.len() >= 30);
+    assert!(files.len() >= 50);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         let expected = fs::read_to_string(file.with_extension("expected")).unwrap();
@@ -70,6 +72,7 @@ fn a_stored_document_gives_the_same_definition_and_the_same_step_indexes() {
                 }
                 (Definition::Model(one), Definition::Model(two)) => assert_eq!(one, two),
                 (Definition::Index(one), Definition::Index(two)) => assert_eq!(one, two),
+                (Definition::Schedule(one), Definition::Schedule(two)) => assert_eq!(one, two),
                 _ => panic!("another kind"),
             }
             let schema = Schema::compile(&json_schema(definition.identity().0).unwrap()).unwrap();
@@ -79,10 +82,13 @@ fn a_stored_document_gives_the_same_definition_and_the_same_step_indexes() {
     }
 }
 
+fn valid(name: &str) -> Vec<Definition> {
+    let file = files("valid", "yaml").into_iter().find(|file| file.ends_with(name)).unwrap();
+    parse_definitions(name, &fs::read_to_string(file).unwrap()).unwrap()
+}
+
 fn triage() -> (Vec<Definition>, std::sync::Arc<Workflow>) {
-    let text =
-        fs::read_to_string(files("valid", "yaml").into_iter().find(|file| file.ends_with("triage.yaml")).unwrap());
-    let definitions = parse_definitions("triage.yaml", &text.unwrap()).unwrap();
+    let definitions = valid("triage.yaml");
     let Definition::Workflow(workflow) = &definitions[0] else { panic!("not a workflow") };
     let workflow = std::sync::Arc::clone(workflow);
     (definitions, workflow)
@@ -123,6 +129,51 @@ fn models_and_indexes_are_read_whole() {
     assert_eq!(definitions[2].identity(), ("Model", &"words".parse().unwrap(), Some("2")));
     let Definition::Index(index) = &definitions[3] else { panic!("not an index") };
     assert_eq!((index.dimension, index.backend.as_str()), (384, "embedded"));
+}
+
+#[test]
+fn waits_signals_and_limits_are_read_whole() {
+    let definitions = valid("waiting.yaml");
+    let Definition::Workflow(workflow) = &definitions[0] else { panic!("not a workflow") };
+    let call = |name: &str| &workflow.step(name).unwrap().1.call;
+    let signal = |name: &str| match call(name) {
+        Call::Signal { name, schema, .. } => (name.to_string(), schema.is_some()),
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(call("cool_down"), Call::Wait { .. }) && matches!(call("each_time"), Call::Wait { .. }));
+    assert_eq!((signal("first"), signal("second")), (("first".into(), false), ("release".into(), true)));
+    assert_eq!(workflow.step("third").unwrap().1.timeout.unwrap().as_secs(), 7 * 86_400);
+    let limits = &workflow.limits;
+    let rate = limits.limits.rate.unwrap();
+    assert_eq!((limits.limits.concurrency, rate.count, rate.per.as_secs()), (Some(10), 100, 60));
+    assert_eq!(limits.key.as_ref().unwrap().source().trim(), "input.customer");
+    let Definition::Model(model) = &definitions[4] else { panic!("not a model") };
+    assert_eq!((model.limits.concurrency, model.limits.rate.unwrap().count), (Some(2), 5));
+    let (_, plain) = triage();
+    assert!(plain.limits.key.is_none() && plain.limits.limits == Limits::default());
+}
+
+#[test]
+fn schedules_are_read_whole() {
+    let definitions = valid("waiting.yaml");
+    let schedules: Vec<_> = definitions
+        .iter()
+        .filter_map(|it| match it {
+            Definition::Schedule(schedule) => Some(schedule),
+            _ => None,
+        })
+        .collect();
+    let nightly = schedules[0];
+    assert_eq!((nightly.workflow.as_str(), nightly.version.as_deref()), ("approval", Some("2")));
+    assert_eq!((nightly.calendar.source(), nightly.calendar.zone()), ("0 3 * * *", "Europe/Berlin"));
+    assert_eq!((nightly.overlap, nightly.catch_up.window().as_secs()), (Overlap::Queue, 600));
+    assert_eq!((nightly.priority, nightly.tags.len(), nightly.paused), (5, 2, false));
+    assert_eq!(nightly.input.to_json(), serde_json::json!({"customer": "ada", "times": []}));
+    let other = schedules[1];
+    assert_eq!((other.overlap, other.catch_up), (Overlap::Skip, CatchUp::Newest(std::time::Duration::from_secs(60))));
+    assert_eq!((other.calendar.zone(), other.paused, other.version.as_deref()), ("UTC", true, None));
+    let at = Timestamp::from_rfc3339("2026-03-01T00:00:05Z").unwrap();
+    assert_eq!(other.next_after(at).unwrap().to_rfc3339().unwrap(), "2026-03-01T00:00:10Z");
 }
 
 fn parameters(count: usize) -> String {

@@ -17,7 +17,9 @@ mod models;
 pub(crate) mod output;
 mod run;
 mod runs;
+mod schedules;
 mod serve;
+mod steering;
 
 use std::process::ExitCode;
 
@@ -87,6 +89,8 @@ enum Command {
     Run(run::RunArgs),
     /// See and steer runs.
     Runs(runs::RunsArgs),
+    /// See and steer schedules.
+    Schedules(schedules::SchedulesArgs),
     /// See models, and fetch what they need.
     Models(models::ModelsArgs),
     /// See vector indexes.
@@ -151,6 +155,7 @@ fn execute(context: &Context, command: Command) -> CliResult {
             Command::Apply(args) => Box::pin(apply::execute(context, args)).await,
             Command::Run(args) => Box::pin(run::execute(context, args)).await,
             Command::Runs(args) => Box::pin(runs::execute(context, args)).await,
+            Command::Schedules(args) => Box::pin(schedules::execute(context, args)).await,
             Command::Models(args) => Box::pin(models::execute(context, args)).await,
             Command::Indexes(args) => Box::pin(indexes::execute(context, args)).await,
             Command::Migrate(args) => Box::pin(migrate::execute(context, args)).await,
@@ -199,7 +204,16 @@ mod tests {
             ("motet run", false),
             ("motet check", false),
             ("motet check --schema workflow", true),
+            ("motet check --schema schedule", true),
             ("motet check --schema stream", false),
+            ("motet runs signal run_1 approval", true),
+            ("motet runs signal run_1", false),
+            ("motet runs fork run_1", false),
+            ("motet runs fork run_1 --from a --set b=1 --set c=2", true),
+            ("motet runs retry run_1 --from a", true),
+            ("motet runs pause run_1 --reason later", true),
+            ("motet schedules list", true),
+            ("motet schedules delete", false),
             ("motet runs list --state nonsense", false),
             ("motet runs list --output json --server http://x", true),
             ("motet demo --offline --question a --question b", true),

@@ -22,7 +22,9 @@ mod problem;
 mod query;
 mod run_view;
 mod runs;
+mod schedules;
 mod status;
+mod steering;
 mod why;
 
 use std::sync::Arc;
@@ -156,7 +158,7 @@ fn api() -> axum::Router<Arc<App>> {
         )
     };
     let list = |kind| get(async move |state, context| definitions::list(kind, state, context).await);
-    use motet_store::port::DefinitionKind::{Index, Model, Workflow};
+    use motet_store::port::DefinitionKind::{Index, Model, Schedule, Workflow};
     axum::Router::new()
         .route("/api/v1/workflows", list(Workflow))
         .route("/api/v1/workflows/{name}", definition(Workflow))
@@ -166,10 +168,17 @@ fn api() -> axum::Router<Arc<App>> {
         .route("/api/v1/models/{name}/infer", post(infer::infer))
         .route("/api/v1/indexes", list(Index))
         .route("/api/v1/indexes/{name}", definition(Index))
+        .route("/api/v1/schedules", list(Schedule))
+        .route("/api/v1/schedules/{name}", definition(Schedule).delete(schedules::delete))
         .route("/api/v1/check", post(check::check))
         .route("/api/v1/runs", get(runs::list))
         .route("/api/v1/runs/{id}", get(runs::show))
         .route("/api/v1/runs/{id}/cancel", post(runs::cancel))
+        .route("/api/v1/runs/{id}/pause", post(steering::pause))
+        .route("/api/v1/runs/{id}/resume", post(steering::resume))
+        .route("/api/v1/runs/{id}/retry", post(steering::retry))
+        .route("/api/v1/runs/{id}/fork", post(steering::fork))
+        .route("/api/v1/runs/{id}/signals/{name}", post(steering::signal))
         .route("/api/v1/runs/{id}/events", get(events::events))
         .route("/api/v1/runs/{id}/why", get(why::why))
         .route("/api/v1/actors", get(actors::list))

@@ -3,13 +3,15 @@
 //! Stated without the engine's own rules, so that a mistake there is seen here. Used by the history.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use motet_engine::event::Event;
-use motet_engine::id::StepIndex;
+use motet_engine::id::{CallId, StepIndex};
 use serde_json::Value;
 
-/// Checks the journal of a run that has ended: submitted once, every call scheduled once, every item and every step
-/// with one result, one end, nothing after it.
+/// Checks the journal of a run that has ended: submitted once, forked at once or never, every attempt and every wait
+/// begun once, every item and every step with one result until a retry takes it back, every signal taken once, one
+/// end, nothing after it but a retry.
 ///
 /// # Errors
 /// With the first thing that cannot be.
@@ -20,7 +22,7 @@ pub fn check_shape(events: &[Event]) -> Result<(), String> {
         if matches!(event, Event::Submitted(_)) != (place == 0) {
             return Err(format!("event {number} is {}", event.kind()));
         }
-        if seen.ended {
+        if seen.ended && !matches!(event, Event::RunRetried { .. }) {
             return Err(format!("event {number}, {}, comes after the end", event.kind()));
         }
         if !seen.take(event) {
@@ -41,18 +43,27 @@ struct Seen {
     items: BTreeSet<(StepIndex, u32)>,
     steps: BTreeSet<StepIndex>,
     expanded: BTreeSet<StepIndex>,
+    signals: BTreeSet<Arc<str>>,
+    kept: BTreeSet<Arc<str>>,
+    events: u32,
+    paused: bool,
     ended: bool,
 }
 
 impl Seen {
     /// Whether the event may come after the ones before it.
     fn take(&mut self, event: &Event) -> bool {
+        self.events += 1;
         if event.step().is_some_and(|step| self.steps.contains(&step)) && !matches!(event, Event::RunFailed { .. }) {
             return false;
         }
         match event {
-            Event::CallScheduled { call, .. } | Event::CallRetried { call } | Event::FellBack { call, .. } => {
-                !self.items.contains(&(call.step, call.item))
+            Event::CallScheduled { call, .. }
+            | Event::CallRetried { call }
+            | Event::FellBack { call, .. }
+            | Event::WaitBegan { call, .. } => {
+                !self.paused
+                    && !self.items.contains(&(call.step, call.item))
                     && self.scheduled.insert((call.step, call.item, call.attempt))
             }
             Event::AttemptFailed { call, .. } => {
@@ -69,7 +80,27 @@ impl Seen {
                 true
             }
             Event::Submitted(_) => true,
+            Event::WaitEnded { call } => self.wait_over(*call),
+            Event::SignalReceived { id, .. } => self.signals.insert(id.clone()) && self.kept.insert(id.clone()),
+            Event::SignalTaken { call, id } => self.kept.remove(id) && self.wait_over(*call),
+            Event::Paused { .. } => !std::mem::replace(&mut self.paused, true),
+            Event::Resumed { .. } => std::mem::replace(&mut self.paused, false),
+            Event::RunRetried { steps, .. } => {
+                self.steps.retain(|step| !steps.contains(step));
+                self.expanded.retain(|step| !steps.contains(step));
+                self.items.retain(|(step, _)| !steps.contains(step));
+                self.paused = false;
+                std::mem::replace(&mut self.ended, false)
+            }
+            Event::Forked { kept, .. } => self.events == 2 && kept.iter().all(|kept| self.steps.insert(kept.step)),
         }
+    }
+
+    /// Whether a wait of the item had begun and gives its only result.
+    fn wait_over(&mut self, call: CallId) -> bool {
+        !self.paused
+            && self.scheduled.contains(&(call.step, call.item, call.attempt))
+            && self.items.insert((call.step, call.item))
     }
 }
 

@@ -8,7 +8,7 @@ use super::fields::{Fields, name};
 use super::node::{Content, Entry, Node};
 use super::references::Site;
 use super::workflow::{schema, template};
-use super::{Call, ParseFormat};
+use super::{Call, ParseFormat, waiting};
 use crate::expression::Template;
 use crate::expression::wording::{nearest, shorten};
 use crate::parse::Pattern;
@@ -28,7 +28,7 @@ pub(super) struct Kind {
     pub(super) required: &'static [&'static str],
 }
 
-pub(super) const KINDS: [Kind; 6] = [
+pub(super) const KINDS: [Kind; 8] = [
     Kind { name: "model", keys: &["model"], arguments: None, required: &[] },
     Kind { name: "prompt", keys: &["template"], arguments: None, required: &[] },
     Kind { name: "transform", keys: &[], arguments: None, required: &[] },
@@ -45,6 +45,8 @@ pub(super) const KINDS: [Kind; 6] = [
         arguments: Some(&["index", "vectors", "ids", "id", "values", "metadata", "namespace"]),
         required: &["index"],
     },
+    Kind { name: "wait", keys: &[], arguments: Some(&["for", "until"]), required: &[] },
+    Kind { name: "signal", keys: &["signal", "schema"], arguments: None, required: &[] },
 ];
 pub(super) const FORMATS: [&str; 5] = ["json", "json_lines", "lines", "number", "regex"];
 
@@ -56,9 +58,9 @@ pub(super) fn kind(step: &Node) -> Option<&'static Kind> {
 
 /// Explains a key that belongs to another call; for a step whose own call is unknown every such key is fine.
 pub(super) fn misplaced(key: &str, kind: Option<&'static Kind>) -> Option<String> {
-    let owner = KINDS.iter().find(|owner| owner.keys.contains(&key));
-    if let Some(owner) = owner {
-        return Some(format!("it belongs to call: {}", owner.name));
+    let owners: Vec<&str> = KINDS.iter().filter(|owner| owner.keys.contains(&key)).map(|owner| owner.name).collect();
+    if !owners.is_empty() {
+        return Some(format!("it belongs to call: {}", owners.join(" and call: ")));
     }
     let takes = kind.is_some_and(|kind| kind.arguments.is_some_and(|arguments| arguments.contains(&key)));
     let is_variable = matches!(key, "input" | "inputs" | "arguments" | "args" | "parameters" | "params");
@@ -75,6 +77,7 @@ pub(super) fn misplaced(key: &str, kind: Option<&'static Kind>) -> Option<String
 pub(super) fn read<'n>(
     fields: &Fields<'n>,
     kind: Option<&'static Kind>,
+    step: &str,
     owner: &str,
     out: &mut Diagnostics<'_>,
 ) -> (Option<Call>, Vec<Site<'n>>) {
@@ -109,13 +112,19 @@ pub(super) fn read<'n>(
         }
         "parse" => parse(fields, with, owner, out),
         "vector.query" => with.map(|with| Call::VectorQuery { with }),
+        "wait" => {
+            waiting::check_wait_step(fields, out);
+            fields.required("with", owner, "such as with: {for: 2h}", out);
+            with.map(|with| Call::Wait { with })
+        }
+        "signal" => waiting::signal(fields, step, with, out),
         _ => with.map(|with| Call::VectorUpsert { with }),
     };
     (call, sites)
 }
 
 /// Whether a node is one expression, whose value is known only when it is evaluated.
-fn is_dynamic(node: &Node) -> bool {
+pub(super) fn is_dynamic(node: &Node) -> bool {
     node.as_text().is_some_and(|text| text.trim_start().starts_with("${"))
 }
 
@@ -155,8 +164,10 @@ fn check_arguments(fields: &Fields<'_>, kind: &Kind, owner: &str, out: &mut Diag
             out.report(node.place, "wrong-type", format!("'{key}' must be true or false, not {}", node.kind()));
         }
     }
-    if kind.name == "vector.upsert" {
-        check_upsert(&arguments, place, out);
+    match kind.name {
+        "vector.upsert" => check_upsert(&arguments, place, out),
+        "wait" => waiting::check_wait(&arguments, entry, out),
+        _ => {}
     }
 }
 

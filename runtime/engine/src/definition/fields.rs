@@ -7,10 +7,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::diagnostic::Diagnostics;
-use super::duration;
 use super::node::{Content, Entry, Node, Place};
 use crate::expression::wording::{nearest, shorten};
 use crate::id::Name;
+use crate::time::span;
 
 /// The keys of one map.
 #[derive(Clone, Copy)]
@@ -110,7 +110,7 @@ impl<'n> Fields<'n> {
             Content::Int(number) => format!("add a unit: {number}s, {number}ms or {number}m"),
             _ => "write it as 200ms, 2s, 5m, 1h, 1d or PT5S".into(),
         };
-        let Some(span) = node.as_text().and_then(duration::parse) else {
+        let Some(span) = node.as_text().and_then(span::parse) else {
             let shown =
                 node.as_text().map_or_else(|| node.kind().to_owned(), |text| format!("'{}'", shorten(text, 40)));
             out.advise(node.place, "bad-duration", format!("'{key}' must be a duration, not {shown}"), advice);

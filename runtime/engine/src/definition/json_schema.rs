@@ -6,7 +6,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::document::API_VERSION;
-use super::{call, index, model, step, workflow};
+use super::{call, index, limits, model, schedule, step, workflow};
 use crate::failure::FailureClass;
 
 const NAME: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
@@ -20,6 +20,7 @@ pub fn json_schema(kind: &str) -> Option<Json> {
         "Workflow" => (&workflow::KEYS, json!(["kind", "name", "steps"]), workflow_properties()),
         "Model" => (&model::KEYS, json!(["kind", "name", "backend"]), model_properties()),
         "Index" => (&index::KEYS, json!(["kind", "name", "dimension"]), index_properties()),
+        "Schedule" => (&schedule::KEYS, json!(["kind", "name", "workflow", "cron"]), schedule_properties()),
         _ => return None,
     };
     let mut properties = properties(keys, described);
@@ -114,6 +115,29 @@ fn model_properties() -> Vec<(&'static str, Json)> {
         ("replicas", integer(1, 256, Some(1))),
         ("timeout", duration(Some("30s"))),
         ("queue", integer(1, 1_000_000, Some(1_024))),
+        ("limits", object(&limits::KEYS, &[], limit_properties())),
+    ]
+}
+
+fn limit_properties() -> Vec<(&'static str, Json)> {
+    let bounds = vec![("count", integer(1, limits::MOST, None)), ("per", duration(None))];
+    vec![
+        ("concurrency", integer(1, limits::MOST, None)),
+        ("rate", object(&limits::RATE_KEYS, &limits::RATE_KEYS, bounds)),
+    ]
+}
+
+fn schedule_properties() -> Vec<(&'static str, Json)> {
+    let overlaps = schedule::OVERLAPS.map(|(name, _)| name);
+    vec![
+        ("workflow", name()),
+        ("cron", json!({"type": "string", "examples": ["0 3 * * *", "*/10 * * * * *", "@hourly"]})),
+        ("time_zone", json!({"type": "string", "default": "UTC", "examples": ["Europe/Berlin"]})),
+        ("overlap", json!({"enum": overlaps, "default": "skip"})),
+        ("catch_up", object(&schedule::CATCH_UP_KEYS, &schedule::CATCH_UP_KEYS, vec![("window", duration(None))])),
+        ("priority", integer(-100, 100, Some(0))),
+        ("tags", json!({"type": "array", "items": {"type": "string"}})),
+        ("paused", json!({"type": "boolean", "default": false})),
     ]
 }
 
@@ -139,13 +163,19 @@ fn workflow_properties() -> Vec<(&'static str, Json)> {
         ("input", object(&["schema"], &[], vec![("schema", json!({"type": ["object", "boolean"]}))])),
         ("output_schema", json!({"type": ["object", "boolean"]})),
         ("timeout", duration(None)),
+        ("limits", object(&limits::WORKFLOW_KEYS, &[], limit_properties())),
         ("steps", steps),
         (workflow::ORDER, json!({"type": "array", "items": {"type": "string"}})),
     ]
 }
 
 fn step_schema(kind: &call::Kind) -> Json {
-    let keys: Vec<&str> = step::KEYS.iter().chain(kind.keys).copied().collect();
+    let has_no = |key: &str| match kind.name {
+        "wait" => ["retry", "timeout", "fallback"].contains(&key),
+        "signal" => key == "retry",
+        _ => false,
+    };
+    let keys: Vec<&str> = step::KEYS.iter().chain(kind.keys).copied().filter(|key| !has_no(key)).collect();
     let mut required = vec!["call"];
     required.extend(kind.keys.iter().filter(|key| matches!(**key, "model" | "template" | "format")));
     let with = match kind.arguments {
@@ -153,7 +183,7 @@ fn step_schema(kind: &call::Kind) -> Json {
         None if kind.name == "transform" => json!({}),
         None => json!({"type": ["object", "string"]}),
     };
-    if kind.name == "transform" || !kind.required.is_empty() {
+    if matches!(kind.name, "transform" | "wait") || !kind.required.is_empty() {
         required.push("with");
     }
     let expression = json!({"type": "string", "maxLength": crate::expression::MAX_SOURCE});
@@ -177,8 +207,13 @@ fn step_schema(kind: &call::Kind) -> Json {
             described.push(("pattern", json!({"type": "string"})));
             described.push(("schema", json!({"type": ["object", "boolean"]})));
         }
+        "signal" => {
+            described.push(("signal", name()));
+            described.push(("schema", json!({"type": ["object", "boolean"]})));
+        }
         _ => {}
     }
+    described.retain(|(key, _)| !has_no(key));
     object(&keys, &required, described)
 }
 

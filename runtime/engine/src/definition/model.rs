@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::diagnostic::Diagnostics;
 use super::fields::{Fields, text};
+use super::limits;
 use super::node::{Content, Node};
 use super::{BatchPolicy, ModelDefinition, ModelSource};
 use crate::expression::wording::{nearest, shorten};
 use crate::value::{Map, Value};
 
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 13] = [
     "apiVersion",
     "kind",
     "name",
@@ -25,6 +26,7 @@ pub(super) const KEYS: [&str; 12] = [
     "replicas",
     "timeout",
     "queue",
+    "limits",
 ];
 pub(super) const BATCH_KEYS: [&str; 4] = ["max", "max_bytes", "window", "buckets"];
 pub(super) const SOURCE_KEYS: [&str; 4] = ["uri", "sha256", "license", "mirrors"];
@@ -44,6 +46,7 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<ModelDefini
     let replicas = fields.integer("replicas", 1..=256, out).unwrap_or(1);
     let timeout = fields.duration("timeout", MILLISECOND..=Duration::from_secs(3600), out);
     let queue = fields.integer("queue", 1..=1_000_000, out).unwrap_or(1024);
+    let limits = limits::of_model(&fields, out);
     Some(ModelDefinition {
         name: name?,
         version,
@@ -54,6 +57,7 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<ModelDefini
         replicas: u32::try_from(replicas).ok()?,
         timeout: timeout.unwrap_or(Duration::from_secs(30)),
         queue: u32::try_from(queue).ok()?,
+        limits,
         document: node.to_json(),
     })
 }

@@ -11,11 +11,13 @@ use super::diagnostic::Diagnostics;
 use super::fields::Fields;
 use super::node::{Content, Entry, Node, Place};
 use super::references::Site;
+use super::waiting;
 use super::workflow::template;
 use super::{Fallback, ForEach, RetryPolicy, Step};
 use crate::expression::Expression;
 use crate::expression::wording::{nearest, shorten};
 use crate::failure::FailureClass;
+use crate::time::span;
 
 /// The keys that every step may have.
 pub(super) const KEYS: [&str; 10] =
@@ -56,9 +58,13 @@ pub(super) fn read<'n>(entry: &'n Entry, out: &mut Diagnostics<'_>) -> Draft<'n>
     let condition = condition(&fields, &mut draft, out);
     let for_each = for_each(&fields, &mut draft, out);
     let retry = retry(&fields, out);
-    let timeout = fields.duration("timeout", MILLISECOND..=30 * DAY, out);
+    let is_signal = kind.is_some_and(|kind| kind.name == "signal");
+    let timeout = fields.duration("timeout", MILLISECOND..=if is_signal { span::LONGEST } else { 30 * DAY }, out);
     let fallback = fallback(&fields, &mut draft, out);
-    let (call, sites) = call::read(&fields, kind, &owner, out);
+    if is_signal {
+        waiting::check_patience(&fields, fallback.as_ref(), out);
+    }
+    let (call, sites) = call::read(&fields, kind, &entry.key, &owner, out);
     draft.sites.extend(sites);
     draft.step = call.map(|call| Step {
         name: entry.key.as_str().into(),
@@ -94,7 +100,7 @@ fn check_name(entry: &Entry, out: &mut Diagnostics<'_>) {
 }
 
 /// An expression that may be wrapped in `${ }`, and where its source begins inside the text.
-fn expression(node: &Node, key: &str, out: &mut Diagnostics<'_>) -> Option<(Expression, usize)> {
+pub(super) fn expression(node: &Node, key: &str, out: &mut Diagnostics<'_>) -> Option<(Expression, usize)> {
     let truth;
     let text = match &node.content {
         Content::Text(text) => text.as_str(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::diagnostic::Diagnostics;
 use super::fields::Fields;
+use super::limits;
 use super::node::{Content, Entry, Node, Place};
 use super::references::{Names, Site, check_cycles};
 use super::step::{self, Draft};
@@ -16,7 +17,7 @@ use crate::expression::Template;
 use crate::id::StepIndex;
 use crate::schema::Schema;
 
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "apiVersion",
     "kind",
     "name",
@@ -26,6 +27,7 @@ pub(super) const KEYS: [&str; 11] = [
     "output",
     "output_schema",
     "timeout",
+    "limits",
     "steps",
     ORDER,
 ];
@@ -43,6 +45,7 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<Workflow> {
     let output_schema = fields.get("output_schema").and_then(|node| schema(node, out));
     let longest = Duration::from_secs(365 * 24 * 3600);
     let timeout = fields.duration("timeout", Duration::from_millis(1)..=longest, out);
+    let limits = limits::of_workflow(&fields, out);
     let entries = step_entries(&fields, out);
     let drafts: Vec<Draft<'_>> = entries.iter().map(|entry| step::read(entry, out)).collect();
     let names = names(&drafts, input_schema.as_ref());
@@ -58,7 +61,17 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<Workflow> {
     let steps = drafts.into_iter().zip(needs);
     let steps: Option<Vec<Step>> =
         steps.map(|(draft, needs)| Some(Step { needs: needs.into_iter().collect(), ..draft.step? })).collect();
-    Some(Workflow { name: name?, version, input_schema, output_schema, steps: steps?, output, timeout, document })
+    Some(Workflow {
+        name: name?,
+        version,
+        input_schema,
+        output_schema,
+        steps: steps?,
+        output,
+        timeout,
+        limits,
+        document,
+    })
 }
 
 /// Explains keys that other systems put at the top of a workflow.

@@ -3,24 +3,49 @@
 //! Every consequence follows from the state alone, so a run that was cut off between any two events goes on to the
 //! same end. Events are tried on a copy, whose collections are shared with the original.
 
+mod again;
+mod items;
+mod steps;
+mod waiting;
+
 use std::sync::Arc;
 
+pub use again::{Fork, ForkError};
+
 use super::{Run, StepStatus};
-use crate::definition::{Call, Fallback, Step, Workflow};
+use crate::definition::Workflow;
 use crate::event::{Event, Submission};
 use crate::expression::{RunFacts, Scope, StepView};
 use crate::failure::{Failure, FailureClass};
-use crate::id::{CallId, RunId, StepIndex};
+use crate::id::{RunId, StepIndex};
 use crate::input::{Input, Rejection};
 use crate::schema::SchemaError;
 use crate::time::Timestamp;
-use crate::value::{Map, Value};
+use crate::value::Value;
 
 /// The largest output of a step and the largest output of a run, in bytes as [`Value::size`] counts them.
 pub(super) const MAX_VALUE_BYTES: usize = 16 << 20;
 
 /// The largest list of a `for_each`.
 pub(super) const MAX_ITEMS: usize = 100_000;
+
+/// Signals that may wait to be taken at one time.
+pub const MAX_KEPT_SIGNALS: usize = 100;
+
+/// Signals that may come to one run in all; their ids are remembered as long as the run is.
+pub const MAX_SIGNALS: usize = 10_000;
+
+/// The largest payload of a signal, in bytes as [`Value::size`] counts them.
+pub const MAX_SIGNAL_BYTES: usize = 1 << 20;
+
+/// What an input means: the events to record, and the run as it stands after them.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The events, which follow from one another; never empty.
+    pub events: Vec<Event>,
+    /// The copy of the run on which they were tried. It is the run as soon as they are durable.
+    pub run: Run,
+}
 
 impl Run {
     /// The first events of a run: the submission and everything that follows from it at once.
@@ -43,33 +68,25 @@ impl Run {
         Ok((plan.run, plan.events))
     }
 
-    /// What the input means at this time: the events to record, which follow from one another.
+    /// What the input means at this time. Whoever asks records the events and goes on with the run that comes with
+    /// them, or applies them to this one, which gives the same.
     ///
     /// # Errors
     /// When the input changes nothing.
-    pub fn decide(&self, input: &Input, now: Timestamp) -> Result<Vec<Event>, Rejection> {
-        if self.state.phase.is_end() {
-            return Err(Rejection::Ended);
-        }
+    pub fn decide(&self, input: &Input, now: Timestamp) -> Result<Decision, Rejection> {
         let mut plan = Plan { run: self.clone(), now, events: vec![] };
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
+        if self.state.phase.is_end() {
+            let Input::Retry { from, by } = input else { return Err(Rejection::Ended) };
+            let steps = self.steps_to_retry(from.as_deref())?;
+            plan.record(Event::RunRetried { by: by.clone(), steps });
+        } else if self.state.deadline.is_some_and(|deadline| deadline <= now) {
             plan.record(Event::RunTimedOut);
-            return Ok(plan.events);
-        }
-        match input {
-            Input::CallFinished { call, outcome } => {
-                if !self.owes(*call) {
-                    return Err(Rejection::NotOwed(*call));
-                }
-                plan.call_finished(*call, outcome);
-            }
-            Input::Woken => {}
-            Input::Cancel { by, reason } => {
-                plan.record(Event::RunCancelled { by: by.clone(), reason: reason.clone() });
-            }
+        } else {
+            plan.take(input)?;
         }
         plan.advance();
-        if plan.events.is_empty() { Err(Rejection::NotDue) } else { Ok(plan.events) }
+        let Plan { run, events, .. } = plan;
+        if events.is_empty() { Err(Rejection::NotDue) } else { Ok(Decision { events, run }) }
     }
 }
 
@@ -86,30 +103,45 @@ impl Plan {
         self.events.push(event);
     }
 
-    fn call_finished(&mut self, call: CallId, outcome: &Result<Value, Failure>) {
-        let workflow = Arc::clone(&self.run.workflow);
-        let step = &workflow.steps[call.step.as_usize()];
-        let item = &self.run.state.steps[call.step.as_usize()].items[call.item as usize];
-        let (tries, fallback) = (item.tries(), item.on_fallback());
-        match outcome.clone().and_then(bounded) {
-            Ok(output) if step.for_each.is_some() => {
-                self.record(Event::ItemSucceeded { step: call.step, item: call.item, output, fallback });
+    /// Records what the input says by itself.
+    fn take(&mut self, input: &Input) -> Result<(), Rejection> {
+        let paused = self.run.state.paused.is_some();
+        match input {
+            Input::CallFinished { call, outcome } => {
+                if !self.run.owes(*call) {
+                    return Err(Rejection::NotOwed(*call));
+                }
+                self.call_finished(*call, outcome);
             }
-            Ok(output) => {
-                self.record(Event::StepSucceeded { step: call.step, output: Some(output), fallback });
+            Input::Woken => {}
+            Input::Cancel { by, reason } => {
+                self.record(Event::RunCancelled { by: by.clone(), reason: reason.clone() });
             }
-            Err(failure) => {
-                let wait = step.retry.wait(self.run.id, call, tries, &failure);
-                let retry_at = wait.map(|wait| self.now.after(wait));
-                self.record(Event::AttemptFailed { call, failure, retry_at });
+            Input::Signal { name, payload, id, by } => {
+                self.run.check_signal(name, payload, id)?;
+                let (name, id) = (Arc::clone(name), Arc::clone(id));
+                self.record(Event::SignalReceived { name, payload: payload.clone(), id, by: by.clone() });
             }
+            Input::Pause { .. } if paused => return Err(Rejection::Paused),
+            Input::Pause { by, reason } => {
+                self.record(Event::Paused { by: by.clone(), reason: reason.clone() });
+            }
+            Input::Resume { .. } if !paused => return Err(Rejection::NotPaused),
+            Input::Resume { by } => self.record(Event::Resumed { by: by.clone() }),
+            Input::Retry { .. } => return Err(Rejection::NotEnded),
         }
+        Ok(())
     }
 
-    /// Records everything that follows from the state at this time.
+    /// Records everything that follows from the state at this time; nothing while the run is paused.
     fn advance(&mut self) {
+        if self.run.state.paused.is_some() {
+            return;
+        }
         let workflow = Arc::clone(&self.run.workflow);
-        self.retry_what_is_due();
+        // A signal that is there counts even when the patience for it is over: the run was only slow to look.
+        self.take_signals();
+        self.do_what_is_due();
         loop {
             let before = self.events.len();
             for (place, step) in workflow.steps.iter().enumerate() {
@@ -132,171 +164,6 @@ impl Plan {
         let ended = |status| matches!(status, StepStatus::Skipped | StepStatus::Succeeded);
         if !self.run.state.phase.is_end() && self.run.state.steps.iter().all(|step| ended(step.status)) {
             self.finish(&workflow);
-        }
-    }
-
-    fn retry_what_is_due(&mut self) {
-        let due: Vec<_> = self.run.state.owed.wakes.iter().take_while(|(at, _)| *at <= self.now).copied().collect();
-        for (_, id) in due {
-            if let crate::command::CommandId::Retry(call) = id {
-                self.record(Event::CallRetried { call: CallId { attempt: call.attempt + 1, ..call } });
-            }
-        }
-    }
-
-    fn begin_step(&mut self, index: StepIndex, step: &Step) {
-        let status = |need: &StepIndex| self.run.state.steps[need.as_usize()].status;
-        if !step.needs.iter().all(|need| matches!(status(need), StepStatus::Succeeded | StepStatus::Skipped)) {
-            return;
-        }
-        let skips = step.needs.iter().any(|need| status(need) == StepStatus::Skipped);
-        match &step.condition {
-            None if skips => return self.record(Event::StepSkipped { step: index }),
-            None => {}
-            Some(condition) => match self.run.evaluate(&[], |scope| condition.evaluate_bool(scope)) {
-                Ok(true) => {}
-                Ok(false) => return self.record(Event::StepSkipped { step: index }),
-                Err(failure) => return self.fail_step(index, None, failure),
-            },
-        }
-        let Some(for_each) = &step.for_each else { return self.begin_single(index, step) };
-        let items = self.run.evaluate(&[], |scope| for_each.items.evaluate(scope)).and_then(list_of_items);
-        match items {
-            Ok(items) if step.call.is_pure() => self.carry_out_items(index, step, &items),
-            Ok(items) => {
-                self.record(Event::StepExpanded { step: index, items: Value::List(items) });
-                self.advance_step(index, step);
-            }
-            Err(failure) => self.fail_step(index, None, failure),
-        }
-    }
-
-    fn begin_single(&mut self, index: StepIndex, step: &Step) {
-        let with = match self.run.evaluate(&[], |scope| step.call.with().evaluate(scope)).and_then(bounded) {
-            Ok(with) => with,
-            Err(failure) => return self.fail_step(index, None, failure),
-        };
-        if !step.call.is_pure() {
-            let call = CallId { step: index, item: 0, attempt: 1 };
-            return self.record(Event::CallScheduled { call, with });
-        }
-        match self.pure_output(step, with, &[]) {
-            Ok((output, fallback)) => self.record(Event::StepSucceeded { step: index, output: Some(output), fallback }),
-            Err(failure) => self.fail_step(index, None, failure),
-        }
-    }
-
-    /// Carries out a pure call for every item; nothing is owed, so one event holds all outputs.
-    fn carry_out_items(&mut self, index: StepIndex, step: &Step, items: &[Value]) {
-        let mut outputs = Vec::with_capacity(items.len());
-        let mut fell_back = false;
-        let mut size = 0;
-        for (place, item) in items.iter().enumerate() {
-            let locals = locals(step, item, place);
-            let output = self
-                .run
-                .evaluate(&locals, |scope| step.call.with().evaluate(scope))
-                .and_then(|with| self.pure_output(step, with, &locals));
-            match output {
-                Ok((output, fallback)) => {
-                    size += output.size();
-                    fell_back |= fallback;
-                    outputs.push(output);
-                }
-                Err(failure) => return self.fail_step(index, u32::try_from(place).ok(), failure),
-            }
-            if size > MAX_VALUE_BYTES {
-                return self.fail_step(index, None, too_large(size));
-            }
-        }
-        self.record(Event::StepSucceeded { step: index, output: Some(outputs.into()), fallback: fell_back });
-    }
-
-    fn pure_output(&self, step: &Step, with: Value, locals: &[(Arc<str>, Value)]) -> Result<(Value, bool), Failure> {
-        match step.call.carry_out(with).and_then(bounded) {
-            Ok(output) => Ok((output, false)),
-            Err(failure) => match &step.fallback {
-                Some(Fallback::Output(output)) => {
-                    let output = self.run.evaluate(locals, |scope| output.evaluate(scope))?;
-                    Ok((bounded(output)?, true))
-                }
-                _ => Err(failure),
-            },
-        }
-    }
-
-    fn advance_step(&mut self, index: StepIndex, step: &Step) {
-        while let Some(item) = self.run.state.steps[index.as_usize()].exhausted.front().copied() {
-            self.fall_back(index, step, item);
-            if self.run.state.steps[index.as_usize()].status == StepStatus::Failed {
-                return;
-            }
-        }
-        let Some(for_each) = &step.for_each else { return };
-        loop {
-            let state = &self.run.state.steps[index.as_usize()];
-            if state.status != StepStatus::Active {
-                return;
-            }
-            if state.done as usize == state.items.len() {
-                return self.record(Event::StepSucceeded { step: index, output: None, fallback: state.fallback });
-            }
-            let open = state.scheduled - state.done;
-            let Some(element) = state.items.get(state.scheduled as usize).map(|item| item.element.clone()) else {
-                return;
-            };
-            if open >= for_each.max_concurrency {
-                return;
-            }
-            self.schedule_item(index, step, state.scheduled, &element);
-        }
-    }
-
-    fn schedule_item(&mut self, index: StepIndex, step: &Step, item: u32, element: &Value) {
-        let locals = locals(step, element, item as usize);
-        match self.run.evaluate(&locals, |scope| step.call.with().evaluate(scope)).and_then(bounded) {
-            Ok(with) => self.record(Event::CallScheduled { call: CallId { step: index, item, attempt: 1 }, with }),
-            Err(failure) => self.fail_step(index, Some(item), failure),
-        }
-    }
-
-    fn fall_back(&mut self, index: StepIndex, step: &Step, item: u32) {
-        let state = &self.run.state.steps[index.as_usize()].items[item as usize];
-        let failure = state.failure.clone().unwrap_or_else(|| Failure::new(FailureClass::Internal, "attempt failed"));
-        let each = step.for_each.is_some();
-        let locals = if each { locals(step, &state.element, item as usize) } else { vec![] };
-        match &step.fallback {
-            Some(Fallback::Model { with, .. }) if !state.on_fallback() => {
-                let call = CallId { step: index, item, attempt: state.attempt + 1 };
-                let with = with.as_ref().map(|with| self.run.evaluate(&locals, |scope| with.evaluate(scope)));
-                match with.transpose() {
-                    Ok(with) => self.record(Event::FellBack { call, with }),
-                    Err(failure) => self.fail_step(index, each.then_some(item), failure),
-                }
-            }
-            Some(Fallback::Output(output)) => {
-                match self.run.evaluate(&locals, |scope| output.evaluate(scope)).and_then(bounded) {
-                    Ok(output) if each => {
-                        self.record(Event::ItemSucceeded { step: index, item, output, fallback: true });
-                    }
-                    Ok(output) => {
-                        self.record(Event::StepSucceeded { step: index, output: Some(output), fallback: true });
-                    }
-                    Err(failure) => self.fail_step(index, each.then_some(item), failure),
-                }
-            }
-            _ => self.fail_step(index, each.then_some(item), failure),
-        }
-    }
-
-    fn fail_step(&mut self, step: StepIndex, item: Option<u32>, failure: Failure) {
-        self.record(Event::StepFailed { step, item, failure });
-        self.fail_run(step);
-    }
-
-    fn fail_run(&mut self, step: StepIndex) {
-        if let Some(failure) = self.run.state.steps[step.as_usize()].failure.clone() {
-            self.record(Event::RunFailed { step: Some(step), failure });
         }
     }
 
@@ -340,53 +207,6 @@ impl Run {
             namespace: &submission.namespace,
         };
         evaluate(&Scope { input: &submission.input, steps: &steps, locals, run: &facts })
-    }
-}
-
-impl Call {
-    /// Whether the engine carries the call out itself: its output is a function of its inputs.
-    #[must_use]
-    pub fn is_pure(&self) -> bool {
-        matches!(self, Self::Prompt { .. } | Self::Transform { .. } | Self::Parse { .. })
-    }
-
-    fn carry_out(&self, with: Value) -> Result<Value, Failure> {
-        match self {
-            Self::Prompt { template, .. } => {
-                let text = template.render(&with)?;
-                Ok(Map::from([("text".into(), text.into())]).into())
-            }
-            Self::Parse { format, schema, .. } => {
-                let Some(text) = with.get("text").and_then(Value::as_str) else {
-                    let kind = with.get("text").map_or("nothing", Value::kind);
-                    return Err(Failure::new(FailureClass::Invalid, format!("with.text must be a string, got {kind}")));
-                };
-                let value = format.read(text)?;
-                match schema.as_ref().map(|schema| schema.validate(&value)) {
-                    Some(Err(mistakes)) => Err(unfit_output(&mistakes)),
-                    _ => Ok(value),
-                }
-            }
-            _ => Ok(with),
-        }
-    }
-}
-
-fn locals(step: &Step, element: &Value, place: usize) -> Vec<(Arc<str>, Value)> {
-    step.for_each.as_ref().map_or_else(Vec::new, |for_each| {
-        let place = i64::try_from(place).unwrap_or(i64::MAX);
-        vec![(Arc::clone(&for_each.variable), element.clone()), ("index".into(), Value::Int(place))]
-    })
-}
-
-fn list_of_items(value: Value) -> Result<Arc<Vec<Value>>, Failure> {
-    match value {
-        Value::List(items) if items.len() <= MAX_ITEMS => Ok(items),
-        Value::List(items) => Err(Failure::new(
-            FailureClass::Invalid,
-            format!("for_each has {} items; at most {MAX_ITEMS} are allowed", items.len()),
-        )),
-        other => Err(Failure::new(FailureClass::Invalid, format!("for_each needs a list, got {}", other.kind()))),
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::DEADLINE;
+use crate::access::Principal;
 use crate::command::CommandId;
 use crate::definition::Workflow;
 use crate::event::Submission;
 use crate::failure::Failure;
-use crate::id::{CallId, Seq, StepIndex};
+use crate::id::{CallId, RunId, Seq, StepIndex};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -87,6 +88,8 @@ pub enum ItemStatus {
     Owed,
     /// The next attempt begins at this time.
     Backoff(Timestamp),
+    /// It waits for this time, or for a signal and at most until this time; without one, for as long as it takes.
+    Waiting(Option<Timestamp>),
     /// Its last attempt failed; fallback or failure is next.
     Exhausted,
     /// It has its output.
@@ -104,6 +107,8 @@ pub struct ItemState {
     pub with: Value,
     /// The present attempt, counted from 1; 0 before the first.
     pub attempt: u32,
+    /// The first attempt since the run was last retried; 0 before it.
+    pub first: u32,
     /// The first attempt that went to the fallback model; 0 while none did.
     pub fallback_from: u32,
     /// Why the last attempt failed.
@@ -119,6 +124,7 @@ impl ItemState {
             element,
             with: Value::Null,
             attempt: 0,
+            first: 0,
             fallback_from: 0,
             failure: None,
             output: Value::Null,
@@ -131,10 +137,10 @@ impl ItemState {
         self.fallback_from > 0
     }
 
-    /// Attempts made on the present target.
+    /// Attempts made on the present target since the run was last retried.
     #[must_use]
     pub fn tries(&self) -> u32 {
-        self.attempt + 1 - self.fallback_from.max(1)
+        self.attempt + 1 - self.fallback_from.max(self.first).max(1)
     }
 }
 
@@ -161,6 +167,10 @@ pub struct StepState {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// The highest attempt of any item before the run was last retried: numbers go on from there.
+    pub attempts_before: u32,
+    /// How many attempts all items had together before the run was last retried.
+    pub attempts_earlier: u64,
 }
 
 impl StepState {
@@ -176,13 +186,23 @@ impl StepState {
             failure: None,
             started_at: None,
             finished_at: None,
+            attempts_before: 0,
+            attempts_earlier: 0,
         }
+    }
+
+    /// The step as it stands when it is to run once more.
+    pub(super) fn again(&self) -> Self {
+        let highest = self.items.iter().map(|item| item.attempt).max().unwrap_or(0);
+        Self { attempts_before: self.attempts_before.max(highest), attempts_earlier: self.attempts(), ..Self::new() }
     }
 
     /// Attempts of all items together.
     #[must_use]
     pub fn attempts(&self) -> u64 {
-        self.items.iter().take(self.scheduled as usize).map(|item| u64::from(item.attempt)).sum()
+        let scheduled = self.items.iter().take(self.scheduled as usize);
+        let since: u64 = scheduled.map(|item| u64::from((item.attempt + 1).saturating_sub(item.first.max(1)))).sum();
+        self.attempts_earlier + since
     }
 }
 
@@ -217,6 +237,30 @@ impl Owed {
     }
 }
 
+/// Who holds a run, since when and why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pause {
+    /// Who asked.
+    pub by: Principal,
+    /// Why, in the words of who asked.
+    pub reason: Option<String>,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// A signal that came and that no step has taken yet.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct KeptSignal {
+    /// Name under which steps wait for it.
+    pub name: Arc<str>,
+    /// The sender's id of it.
+    pub id: Arc<str>,
+    /// What it says.
+    pub payload: Value,
+    /// When it came.
+    pub at: Timestamp,
+}
+
 /// Everything that a run's events have led to.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct State {
@@ -236,6 +280,18 @@ pub struct State {
     pub failure: Option<RunFailure>,
     /// Why it was cancelled, in the words of who asked.
     pub reason: Option<String>,
+    /// Who holds it; none while it goes on.
+    pub paused: Option<Pause>,
+    /// When the run's own time is over; none without a timeout.
+    pub deadline: Option<Timestamp>,
+    /// Signals that no step has taken yet, oldest first.
+    pub signals: imbl::Vector<KeptSignal>,
+    /// The id of every signal that ever came, so that none counts twice.
+    pub(super) signal_ids: imbl::OrdSet<Arc<str>>,
+    /// What waits for a signal.
+    pub(super) listening: imbl::OrdSet<CallId>,
+    /// The run that this one was forked from.
+    pub forked_from: Option<RunId>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
 }
@@ -243,9 +299,8 @@ pub struct State {
 impl State {
     pub(super) fn new(submission: Arc<Submission>, workflow: &Workflow, at: Timestamp) -> Self {
         let mut owed = Owed::default();
-        if let Some(span) = workflow.timeout {
-            owed.wakes.insert((at.after(span), DEADLINE));
-        }
+        let deadline = workflow.timeout.map(|span| at.after(span));
+        owed.wakes.extend(deadline.map(|deadline| (deadline, DEADLINE)));
         Self {
             seq: Seq(1),
             submission,
@@ -255,6 +310,12 @@ impl State {
             output: None,
             failure: None,
             reason: None,
+            paused: None,
+            deadline,
+            signals: imbl::Vector::new(),
+            signal_ids: imbl::OrdSet::new(),
+            listening: imbl::OrdSet::new(),
+            forked_from: None,
             finished_at: None,
         }
     }

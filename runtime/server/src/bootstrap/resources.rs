@@ -60,6 +60,7 @@ fn parse(files: Vec<(String, String)>) -> (Vec<(String, Definition)>, Vec<Diagno
         Definition::Model(_) => 0,
         Definition::Index(_) => 1,
         Definition::Workflow(_) => 2,
+        Definition::Schedule(_) => 3,
     });
     (definitions, mistakes)
 }
@@ -105,6 +106,7 @@ fn called(definition: &Definition) -> String {
         Definition::Workflow(workflow) => format!("workflow '{}' version {}", workflow.name, workflow.version),
         Definition::Model(model) => format!("model '{}' version {}", model.name, model.version),
         Definition::Index(index) => format!("index '{}'", index.name),
+        Definition::Schedule(schedule) => format!("schedule '{}'", schedule.name),
     }
 }
 

@@ -41,6 +41,7 @@ enum Kind {
     Workflow,
     Model,
     Index,
+    Schedule,
 }
 
 impl Kind {
@@ -49,6 +50,7 @@ impl Kind {
             Self::Workflow => "Workflow",
             Self::Model => "Model",
             Self::Index => "Index",
+            Self::Schedule => "Schedule",
         }
     }
 }

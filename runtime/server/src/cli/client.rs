@@ -67,6 +67,11 @@ impl Client {
         self.send(self.request(Method::PUT, path).timeout(REQUEST).json(body)).await
     }
 
+    /// Deletes.
+    pub(crate) async fn delete(&self, path: &str) -> CliResult<Answer> {
+        self.send(self.request(Method::DELETE, path).timeout(REQUEST)).await
+    }
+
     /// Asks for something to be done; `patience` is added to the ordinary time of a request.
     pub(crate) async fn post(&self, path: &str, body: &Value, patience: Duration) -> CliResult<Answer> {
         self.send(self.request(Method::POST, path).timeout(REQUEST + patience).json(body)).await
@@ -153,7 +158,7 @@ fn refusal(status: StatusCode, report: &Value, retry_after: Option<&str>) -> Cli
         (Some(advice), ..) => error.advise(advice),
         (None, Some(seconds), _) => error.advise(format!("the same again in {seconds} s")),
         (None, None, StatusCode::NOT_FOUND) => {
-            error.advise("see what there is with: motet runs list, motet models list, motet indexes list")
+            error.advise("see what there is with: motet runs list, motet models list, motet schedules list")
         }
         _ => error,
     }

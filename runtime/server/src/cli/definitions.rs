@@ -120,6 +120,7 @@ pub(crate) fn path(definition: &Definition) -> String {
         Definition::Workflow(_) => "workflows",
         Definition::Model(_) => "models",
         Definition::Index(_) => "indexes",
+        Definition::Schedule(_) => "schedules",
     };
     format!("/api/v1/{kinds}/{name}")
 }
@@ -130,5 +131,6 @@ pub(crate) fn rank(definition: &Definition) -> u8 {
         Definition::Model(_) => 0,
         Definition::Index(_) => 1,
         Definition::Workflow(_) => 2,
+        Definition::Schedule(_) => 3,
     }
 }

@@ -171,23 +171,29 @@ fn body(args: &RunArgs) -> CliResult<Value> {
 }
 
 fn input(args: &RunArgs) -> CliResult<Value> {
-    let Some(input) = &args.input else { return fields(&args.fields) };
-    let source = match input.strip_prefix('@') {
+    match &args.input {
+        Some(input) => argument(input, "the input")
+            .map_err(|error| error.advise("single members are easier as -i key=value; a file is --input @FILE")),
+        None => fields(&args.fields),
+    }
+}
+
+/// JSON that is written as an argument, lies in @FILE, or comes with `-` from standard input; `what` it is, for
+/// people.
+pub(crate) fn argument(given: &str, what: &str) -> CliResult<Value> {
+    let source = match given.strip_prefix('@') {
         Some(path) => fs::read_to_string(path)
-            .map_err(|error| CliError::usage(format!("cannot read the input from {path}: {error}")))?,
-        None if input == "-" => {
+            .map_err(|error| CliError::usage(format!("cannot read {what} from {path}: {error}")))?,
+        None if given == "-" => {
             let mut text = String::new();
             std::io::stdin()
                 .read_to_string(&mut text)
-                .map_err(|error| CliError::usage(format!("cannot read the input: {error}")))?;
+                .map_err(|error| CliError::usage(format!("cannot read {what}: {error}")))?;
             text
         }
-        None => input.clone(),
+        None => given.to_owned(),
     };
-    serde_json::from_str(&source).map_err(|error| {
-        CliError::usage(format!("the input is no JSON: {error}"))
-            .advise("single members are easier as -i key=value; a file is --input @FILE")
-    })
+    serde_json::from_str(&source).map_err(|error| CliError::usage(format!("{what} is no JSON: {error}")))
 }
 
 fn fields(fields: &[String]) -> CliResult<Value> {
@@ -205,7 +211,7 @@ fn fields(fields: &[String]) -> CliResult<Value> {
 }
 
 /// A key of our own, so that a request that is sent again by something on the way starts one run.
-fn random_key() -> CliResult<String> {
+pub(crate) fn random_key() -> CliResult<String> {
     let mut bytes = [0u8; 16];
     getrandom::fill(&mut bytes).map_err(|error| CliError::failed(format!("no random numbers: {error}")))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

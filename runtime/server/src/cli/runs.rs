@@ -1,14 +1,13 @@
-//! `motet runs`: which runs there are, how one stands and why, what happened in it, and its cancelling.
-
-use std::time::Duration;
+//! `motet runs`: which runs there are, how one stands and why, what happened in it; and, beside it, steering one.
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::{Client, segment};
 use super::failure::CliResult;
 use super::output::{Output, items, shorten, text};
 use super::run::readable;
+use super::steering::{self, SteerCommand};
 use super::{Context, events};
 
 /// Arguments of `motet runs`.
@@ -19,7 +18,11 @@ Examples:
   motet runs show 01JD...                    steps, times and output
   motet runs why 01JD...                     what it waits for, right now
   motet runs events 01JD... --follow         its history, as it grows
-  motet runs cancel 01JD... --reason 'wrong input'")]
+  motet runs cancel 01JD... --reason 'wrong input'
+  motet runs signal 01JD... approval '{\"yes\": true}'
+  motet runs pause 01JD...                   and later: motet runs resume 01JD...
+  motet runs retry 01JD...                   goes on where it failed
+  motet runs fork 01JD... --from answer --set search='{\"matches\": []}'")]
 pub(crate) struct RunsArgs {
     #[command(subcommand)]
     command: RunsCommand,
@@ -52,19 +55,13 @@ enum RunsCommand {
         #[arg(long)]
         follow: bool,
     },
-    /// Cancel a run.
-    Cancel {
-        /// The run's id.
-        id: String,
-        /// Why, for its history.
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
     /// Say what a run waits for, from live state.
     Why {
         /// The run's id.
         id: String,
     },
+    #[command(flatten)]
+    Steer(SteerCommand),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -98,14 +95,7 @@ pub(crate) async fn execute(context: &Context, args: RunsArgs) -> CliResult {
             }
             Ok(())
         }
-        RunsCommand::Cancel { id, reason } => {
-            let body = reason.map_or_else(|| json!({}), |reason| json!({"reason": reason}));
-            let answer = client.post(&format!("{}/cancel", path(&id)), &body, Duration::ZERO).await?;
-            if output.is_json() {
-                return output.json(&answer.body);
-            }
-            output.line(format!("{} {id}", output.paint.state("cancelled")))
-        }
+        RunsCommand::Steer(command) => steering::execute(&client, output, command).await,
         RunsCommand::Why { id } => {
             let why = client.get(&format!("{}/why", path(&id))).await?;
             if output.is_json() { output.json(&why) } else { explain(output, &why) }
@@ -150,7 +140,7 @@ async fn list(
 }
 
 /// A time without the fraction of its second.
-fn when(value: &Value, key: &str) -> String {
+pub(crate) fn when(value: &Value, key: &str) -> String {
     let time = text(value, key);
     match time.parse::<jiff::Timestamp>() {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
@@ -179,6 +169,16 @@ fn show(output: &Output, run: &Value) -> CliResult {
         output.line("")?;
         output.table(["step", "state", "attempts", "ms", "result"], &[2, 3], rows)?;
     }
+    let waits = items(run, "waits_for").iter().map(|wait| wait_row(output, wait));
+    let waits: Vec<[String; 4]> = waits.collect();
+    if !waits.is_empty() {
+        output.line("")?;
+        output.table(["step", "waits for", "until", "asks"], &[], waits)?;
+    }
+    if let Some(by) = run["paused"]["by"].as_str() {
+        let reason = run["paused"]["reason"].as_str().map_or_else(String::new, |reason| format!(": {reason}"));
+        output.line(format!("\n{} by {by} since {}{reason}", paint.state("paused"), when(&run["paused"], "since")))?;
+    }
     for (title, key) in [("error", "error"), ("output", "output")] {
         if !run[key].is_null() {
             output.line(format!("\n{}\n{}", paint.bold(title), readable(&run[key])))?;
@@ -197,6 +197,16 @@ fn step_row(output: &Output, name: &str, step: &Value) -> [String; 5] {
     [name.to_owned(), output.paint.state(&text(step, "state")), text(step, "attempts"), took, result]
 }
 
+fn wait_row(output: &Output, wait: &Value) -> [String; 4] {
+    let item = wait["item"].as_u64().map_or_else(String::new, |item| format!(" [{item}]"));
+    let what = match wait["signal"].as_str() {
+        Some(signal) => format!("signal {}", output.paint.bold(signal)),
+        None => "time".to_owned(),
+    };
+    let asks = if wait["asks"].is_null() { String::new() } else { shorten(&wait["asks"].to_string(), 48) };
+    [text(wait, "step") + &item, what, when(wait, "until"), asks]
+}
+
 /// One sentence, then every call and every wake-up that the run waits for.
 fn explain(output: &Output, why: &Value) -> CliResult {
     output.line(text(why, "summary"))?;
@@ -212,6 +222,11 @@ fn explain(output: &Output, why: &Value) -> CliResult {
     if !calls.is_empty() {
         output.line("")?;
         output.table(["step", "waits for", "attempt", "state", "queue", "last error"], &[2, 4], calls)?;
+    }
+    let waits: Vec<[String; 4]> = items(&why["waits"], "").iter().map(|wait| wait_row(output, wait)).collect();
+    if !waits.is_empty() {
+        output.line("")?;
+        output.table(["step", "waits for", "until", "asks"], &[], waits)?;
     }
     let wakes = items(&why["wakes"], "").iter().map(|wake| {
         let error = wake["last_error"]["message"].as_str().unwrap_or_default();

@@ -60,7 +60,7 @@ pub(crate) struct ActorView {
 }
 
 /// Kinds of actors that are counted.
-const KINDS: [&str; 5] = ["run", "model", "index", "timers", "recovery"];
+const KINDS: [&str; 6] = ["run", "model", "index", "timers", "recovery", "scheduler"];
 
 /// List the actors of this node
 #[utoipa::path(get, path = "/api/v1/actors", operation_id = "listActors", tag = "node", params(Most),

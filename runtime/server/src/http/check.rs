@@ -72,7 +72,7 @@ fn refusal(app: &App, definition: &Definition) -> Option<Mistake> {
     let (name, checked) = match definition {
         Definition::Model(model) => (&model.name, app.router.models().check(model)),
         Definition::Index(index) => (&index.name, app.router.indexes().check(index)),
-        Definition::Workflow(_) => return None,
+        Definition::Workflow(_) | Definition::Schedule(_) => return None,
     };
     let failure = checked.err()?;
     Some(Mistake { detail: format!("'{name}': {}", failure.message), code: Some("backend"), ..Mistake::default() })

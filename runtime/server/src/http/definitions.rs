@@ -1,4 +1,4 @@
-//! Putting, reading and listing workflows, models and indexes.
+//! Putting, reading and listing workflows, models, indexes and schedules.
 //!
 //! Holds no rules of definitions; the engine and the catalog do. Used by the routes.
 
@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use motet_actors::catalog::word;
+use motet_actors::catalog::{is_deleted, word};
 use motet_actors::models::Loading;
 use motet_actors::stats::ModelFigures;
 use motet_engine::access::Action;
@@ -26,13 +26,14 @@ use super::entry::NameEntry;
 use super::problem::Problem;
 use super::query::Query;
 use super::run_view::moment;
+use super::schedules::ScheduleView;
 use super::{App, body, mistakes};
 
 /// A definition as it is stored, and how it does on this node.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Definition)]
 pub(crate) struct DefinitionView<'a> {
-    /// `workflow`, `model` or `index`.
+    /// `workflow`, `model`, `index` or `schedule`.
     #[schema(value_type = String)]
     kind: &'static str,
     /// Tenant.
@@ -83,6 +84,9 @@ pub(crate) struct DefinitionView<'a> {
     /// Bytes of an index on disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_bytes: Option<u64>,
+    /// When a schedule begins its next run, and how the last one went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<ScheduleView>,
     /// The document as it was put.
     document: &'a serde_json::Value,
 }
@@ -100,13 +104,16 @@ pub(crate) struct List<'a> {
     /// Indexes, when those were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     indexes: Option<Vec<DefinitionView<'a>>>,
+    /// Schedules, when those were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedules: Option<Vec<DefinitionView<'a>>>,
 }
 
 /// What became of a definition that was put.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PutResult)]
 pub(crate) struct Put<'a> {
-    /// `workflow`, `model` or `index`.
+    /// `workflow`, `model`, `index` or `schedule`.
     #[schema(value_type = String)]
     kind: &'static str,
     /// Name.
@@ -145,12 +152,17 @@ impl<'a> DefinitionView<'a> {
             vectors: None,
             namespaces: None,
             disk_bytes: None,
+            schedule: None,
             document: &stored.document,
         };
         match stored.kind {
             DefinitionKind::Workflow => view,
             DefinitionKind::Model => view.with_model(app, stored),
             DefinitionKind::Index => view.with_index(app, stored).await,
+            DefinitionKind::Schedule => {
+                let figures = app.router.schedules().figures(&stored.namespace, &stored.name);
+                Self { schedule: Some(ScheduleView::new(&stored.document, figures)), ..view }
+            }
         }
     }
 
@@ -193,6 +205,8 @@ pub(crate) fn identity(definition: &Definition) -> (DefinitionKind, &Name, &str)
         Definition::Model(model) => (DefinitionKind::Model, &model.name, &model.version),
         // An index has one version for life: its vectors are bound to its shape.
         Definition::Index(index) => (DefinitionKind::Index, &index.name, "1"),
+        // The store counts the revisions of a schedule.
+        Definition::Schedule(schedule) => (DefinitionKind::Schedule, &schedule.name, "1"),
     }
 }
 
@@ -227,6 +241,11 @@ pub(crate) async fn put(
         }
     };
     let status = if created { 201 } else { 200 };
+    let revision = match kind {
+        DefinitionKind::Schedule => app.store.definition(kind, &context.caller.namespace, &name, None).await?,
+        _ => None,
+    };
+    let version = revision.as_ref().map_or(version, |stored| &stored.version);
     body::answer(status, &Put { kind: word(kind), name: name.as_str(), version, created })
 }
 
@@ -241,7 +260,7 @@ pub(crate) async fn show(
     context.caller.may(Action::ReadDefinition)?;
     let namespace = &context.caller.namespace;
     let stored = app.store.definition(kind, namespace, &name, version.version.as_deref()).await?;
-    let Some(stored) = stored else {
+    let Some(stored) = stored.filter(|stored| !is_deleted(stored)) else {
         let which = version.version.map(|version| format!(" in version '{version}'")).unwrap_or_default();
         return Err(Problem::new(404, "not_found", format!("{} '{name}' does not exist{which}", word(kind))));
     };
@@ -257,14 +276,15 @@ pub(crate) async fn list(
     context.caller.may(Action::ReadDefinition)?;
     let stored = app.store.definitions(kind, Some(&context.caller.namespace)).await?;
     let mut views = vec![];
-    for stored in &stored {
+    for stored in stored.iter().filter(|stored| !is_deleted(stored)) {
         views.push(DefinitionView::new(&app, stored).await);
     }
-    let mut list = List { workflows: None, models: None, indexes: None };
+    let mut list = List { workflows: None, models: None, indexes: None, schedules: None };
     match kind {
         DefinitionKind::Workflow => list.workflows = Some(views),
         DefinitionKind::Model => list.models = Some(views),
         DefinitionKind::Index => list.indexes = Some(views),
+        DefinitionKind::Schedule => list.schedules = Some(views),
     }
     body::answer(200, &list)
 }

@@ -10,7 +10,9 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::{actors, check, definitions, events, health, infer, node, problem, run_view, runs, why};
+use super::{
+    actors, check, definitions, events, health, infer, node, problem, run_view, runs, schedules, steering, why,
+};
 
 /// What the macros gather from the handlers.
 #[derive(OpenApi)]
@@ -18,7 +20,8 @@ use super::{actors, check, definitions, events, health, infer, node, problem, ru
     info(title = "Motet", description = "Runs many machine-learning models as one durable workflow system.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
-        runs::submit, runs::list, runs::show, runs::cancel, events::events, why::why, infer::infer, check::check,
+        runs::submit, runs::list, runs::show, runs::cancel, steering::pause, steering::resume, steering::retry,
+        steering::fork, steering::signal, schedules::delete, events::events, why::why, infer::infer, check::check,
         actors::list, node::show, health::live, health::ready, health::metrics,
     ),
     components(schemas(
@@ -27,12 +30,16 @@ use super::{actors, check, definitions, events, health, infer, node, problem, ru
     )),
     tags(
         (name = "runs", description = "Executions of workflows."),
-        (name = "definitions", description = "Workflows, models and indexes."),
+        (name = "definitions", description = "Workflows, models, indexes and schedules."),
         (name = "models", description = "Calls outside runs."),
         (name = "node", description = "This process."),
     )
 )]
 struct Gathered;
+
+/// The kinds of definitions, and where they live.
+const KINDS: [(&str, &str); 4] =
+    [("workflow", "workflows"), ("model", "models"), ("index", "indexes"), ("schedule", "schedules")];
 
 /// The document, written once.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document().to_string()));
@@ -47,9 +54,12 @@ pub(crate) async fn show() -> Response {
 /// The whole description.
 fn document() -> Value {
     let mut document = serde_json::to_value(Gathered::openapi()).unwrap_or_default();
-    for (kind, path) in [("workflow", "workflows"), ("model", "models"), ("index", "indexes")] {
-        document["paths"][format!("/api/v1/{path}")] = listing(kind);
-        document["paths"][format!("/api/v1/{path}/{{name}}")] = one(kind);
+    for (kind, path) in KINDS {
+        document["paths"][format!("/api/v1/{path}")] = listing(kind, path);
+        let Some(operations) = one(kind).as_object().cloned() else { continue };
+        for (method, operation) in operations {
+            document["paths"][format!("/api/v1/{path}/{{name}}")][method] = operation;
+        }
     }
     document["components"]["headers"] = headers();
     document["components"]["parameters"] = parameters();
@@ -115,32 +125,27 @@ fn answer(description: &str, schema: &str) -> Value {
         "content": {"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}}})
 }
 
+/// A word with a capital.
+fn titled(word: &str) -> String {
+    let (first, rest) = word.split_at(1);
+    first.to_uppercase() + rest
+}
+
 /// The list of a kind.
-fn listing(kind: &str) -> Value {
-    let plural = if kind == "index" {
-        "Indexes"
-    } else if kind == "model" {
-        "Models"
-    } else {
-        "Workflows"
-    };
+fn listing(kind: &str, path: &str) -> Value {
+    let plural = titled(path);
+    let versions = if kind == "schedule" { "" } else { " in their newest versions" };
     json!({"get": {
         "tags": ["definitions"],
         "operationId": format!("list{plural}"),
-        "summary": format!("List {} in their newest versions", plural.to_lowercase()),
+        "summary": format!("List {path}{versions}"),
         "responses": {"200": answer("The definitions by name.", "DefinitionList")},
     }})
 }
 
 /// Reading and putting one definition of a kind.
 fn one(kind: &str) -> Value {
-    let titled = if kind == "index" {
-        "Index"
-    } else if kind == "model" {
-        "Model"
-    } else {
-        "Workflow"
-    };
+    let titled = titled(kind);
     let name = json!({"name": "name", "in": "path", "required": true, "schema": {"type": "string"},
         "description": format!("Name of the {kind}.")});
     let version = json!({"name": "version", "in": "query", "required": false, "schema": {"type": "string"},
@@ -157,7 +162,11 @@ fn one(kind: &str) -> Value {
             "tags": ["definitions"],
             "operationId": format!("put{titled}"),
             "summary": format!("Put a version of a {kind}"),
-            "description": "Versions never change: the same content again is 200, other content is 409.",
+            "description": if kind == "schedule" {
+                "It replaces the schedule of the name; runs that began go on."
+            } else {
+                "Versions never change: the same content again is 200, other content is 409."
+            },
             "parameters": [name],
             "requestBody": {"required": true, "content": {
                 "application/yaml": {"schema": {"type": "string"}},

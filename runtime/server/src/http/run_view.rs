@@ -3,11 +3,12 @@
 //! Written straight from the run's state: values are never copied into another tree. Used by `runs`, and by the
 //! command line where it embeds a node.
 
+use motet_actors::driver::head_state;
 use motet_engine::definition::Workflow;
 use motet_engine::event::Submission;
 use motet_engine::failure::Failure;
 use motet_engine::id::RunId;
-use motet_engine::run::{Phase, Run, StepState};
+use motet_engine::run::{ItemStatus, Phase, Run, StepState, StepStatus, Waiting};
 use motet_engine::time::Timestamp;
 use motet_engine::value::Value;
 use motet_store::port::{HeadState, RunHead};
@@ -44,6 +45,15 @@ pub struct RunView<'a> {
     /// Its steps by name.
     #[schema(value_type = std::collections::BTreeMap<String, StepView<'_>>)]
     steps: Steps<'a>,
+    /// What it waits for without owing a call, at most 100.
+    waits_for: Vec<WaitView<'a>>,
+    /// Who holds it; null while it goes on.
+    #[schema(required)]
+    paused: Option<PauseView<'a>>,
+    /// The run that it was forked from.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_shown")]
+    #[schema(value_type = Option<String>)]
+    forked_from: Option<RunId>,
     /// Labels.
     tags: &'a [String],
     /// Higher goes first where calls wait for a model.
@@ -58,6 +68,60 @@ pub struct RunView<'a> {
     finished_at: Option<Timestamp>,
 }
 
+/// Waits of one run that are shown.
+const MAX_WAITS: usize = 100;
+
+/// What one item of a step waits for.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WaitingFor)]
+pub(crate) struct WaitView<'a> {
+    /// The step.
+    pub(crate) step: &'a str,
+    /// The item of a `for_each`, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) item: Option<u32>,
+    /// The signal that it waits for; null for a time.
+    #[schema(required)]
+    pub(crate) signal: Option<&'a str>,
+    /// When the wait, or the patience for the signal, ends; null where it lasts as long as it takes.
+    #[serde(serialize_with = "maybe_moment")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub(crate) until: Option<Timestamp>,
+    /// What is shown to whoever is to send the signal: the step's `with`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub(crate) asks: Option<&'a Value>,
+}
+
+impl<'a> WaitView<'a> {
+    /// How a wait is shown.
+    pub(crate) fn new(run: &'a Run, wait: Waiting<'a>) -> Self {
+        let step = run.workflow().steps.get(wait.call.step.as_usize());
+        Self {
+            step: step.map_or("?", |step| &*step.name),
+            item: step.and_then(|step| step.for_each.as_ref()).map(|_| wait.call.item),
+            signal: wait.signal,
+            until: wait.until,
+            asks: wait.signal.map(|_| wait.with),
+        }
+    }
+}
+
+/// Who holds a run.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Pause)]
+pub(crate) struct PauseView<'a> {
+    /// Who asked for it.
+    by: String,
+    /// Why, in the words of whoever asked.
+    #[schema(required)]
+    reason: Option<&'a str>,
+    /// Since when.
+    #[serde(serialize_with = "moment")]
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+}
+
 /// States of a run.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -67,7 +131,7 @@ pub(crate) enum RunState {
     Pending,
     /// Calls are owed.
     Running,
-    /// Only a later time is owed.
+    /// Only a later time or a signal is waited for.
     Waiting,
     /// Stopped by an operator.
     Paused,
@@ -99,7 +163,7 @@ pub(crate) struct ErrorView<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Step)]
 pub(crate) struct StepView<'a> {
-    /// `pending`, `running`, `skipped`, `succeeded` or `failed`.
+    /// `pending`, `running`, `waiting`, `skipped`, `succeeded` or `failed`.
     state: &'static str,
     /// What it gave.
     #[schema(value_type = serde_json::Value)]
@@ -148,11 +212,18 @@ impl<'a> RunView<'a> {
             namespace: submission.namespace.0.as_str(),
             workflow: submission.workflow.as_str(),
             version: &submission.version,
-            state: state_name(state_of(run)),
+            state: state_name(head_state(run)),
             input: &submission.input,
             output: (state.phase == Phase::Succeeded).then_some(Output(run)),
             error: error_of(run),
             steps: Steps(run),
+            waits_for: run.waits(MAX_WAITS).into_iter().map(|wait| WaitView::new(run, wait)).collect(),
+            paused: state.paused.as_ref().map(|pause| PauseView {
+                by: pause.by.to_string(),
+                reason: pause.reason.as_deref(),
+                since: pause.at,
+            }),
+            forked_from: state.forked_from,
             tags: &submission.tags,
             priority: submission.priority,
             created_at: submission.at,
@@ -165,18 +236,6 @@ impl<'a> RunView<'a> {
     fn checked(self, workflow: &Workflow) -> Self {
         debug_assert_eq!(self.steps.0.state().steps.len(), workflow.steps.len());
         self
-    }
-}
-
-/// The state that a run's head row has or will have.
-pub(crate) fn state_of(run: &Run) -> HeadState {
-    match run.phase() {
-        Phase::Active if run.calls_owed() > 0 => HeadState::Running,
-        Phase::Active => HeadState::Waiting,
-        Phase::Succeeded => HeadState::Succeeded,
-        Phase::Failed => HeadState::Failed,
-        Phase::Cancelled => HeadState::Cancelled,
-        Phase::TimedOut => HeadState::TimedOut,
     }
 }
 
@@ -242,8 +301,10 @@ impl Serialize for Steps<'_> {
 }
 
 fn step_view(step: &StepState, repeated: bool) -> StepView<'_> {
+    let waits = step.items.front().is_some_and(|item| matches!(item.status, ItemStatus::Waiting(_)));
+    let waits = waits && !repeated && step.status == StepStatus::Active;
     StepView {
-        state: step.status.as_str(),
+        state: if waits { "waiting" } else { step.status.as_str() },
         output: &step.output,
         error: step.failure.as_ref().map(ErrorView::of),
         attempts: step.attempts(),
@@ -301,6 +362,14 @@ impl<'a> HeadView<'a> {
 /// Writes what has a text form.
 pub(crate) fn shown<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+/// Writes what has a text form, or null.
+pub(crate) fn maybe_shown<S: Serializer>(value: &Option<RunId>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Writes a time in RFC 3339.

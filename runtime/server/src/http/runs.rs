@@ -9,7 +9,6 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::response::Response;
-use motet_actors::message::Answer;
 use motet_actors::router::{Begun, SubmitRequest};
 use motet_engine::id::{Name, RunId};
 use motet_engine::run::Run;
@@ -23,10 +22,10 @@ use super::entry::{NameEntry, RunEntry};
 use super::problem::Problem;
 use super::query::{self, Query};
 use super::run_view::{HeadView, RunView};
-use super::{App, body, idempotency};
+use super::{App, body, idempotency, steering};
 
 /// Told in answers to repeated submissions.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Labels of one run.
 const MAX_TAGS: usize = 32;
@@ -271,11 +270,6 @@ pub(crate) async fn cancel(
     let cancellation: Cancellation = body::json(&headers, &bytes)?;
     // Another namespace's run must not be reached, so it is looked up first.
     app.router.read_run(&context.caller, id).await?;
-    match app.router.cancel(&context.caller, id, cancellation.reason).await? {
-        Answer::Rejected(rejection) => Err(Problem::new(409, "run_ended", format!("{id}: {rejection}")).about_run(id)),
-        _ => {
-            let run = app.router.read_run(&context.caller, id).await?;
-            body::answer(200, &RunView::new(&run))
-        }
-    }
+    let answer = app.router.cancel(&context.caller, id, cancellation.reason).await?;
+    steering::outcome(&app, &context, id, answer, 200).await
 }

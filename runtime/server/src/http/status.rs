@@ -8,6 +8,7 @@ use motet_actors::message::RouteError;
 use motet_actors::router::SubmitError;
 use motet_engine::access::Denied;
 use motet_engine::failure::{Failure, FailureClass};
+use motet_engine::run::ForkError;
 use motet_store::StoreError;
 
 use super::problem::{Mistake, Problem};
@@ -112,6 +113,10 @@ impl From<SubmitError> for Problem {
             SubmitError::KeyReused(run) => Self::new(422, "idempotency_key_reused", words).about_run(run),
             SubmitError::Full(_) => Self::new(503, "overloaded", words).retry_after(LATER),
             SubmitError::Stopping => Self::new(503, "stopping", words).retry_after(LATER),
+            SubmitError::Source(error) => error.into(),
+            SubmitError::Unforkable(ForkError::UnknownStep(_)) => Self::new(422, "unknown_step", words),
+            SubmitError::Unforkable(ForkError::NotEnded(_)) => Self::new(409, "step_not_ended", words),
+            SubmitError::Unforkable(_) => Self::new(422, "invalid", words),
             SubmitError::Driver(error) => error.into(),
             SubmitError::Broken(failure) => (&failure).into(),
         }
@@ -153,6 +158,10 @@ mod tests {
             (StoreError::Refused("x".into()).into(), 422, "invalid"),
             (SubmitError::Unfit(vec![]).into(), 422, "unfit_input"),
             (SubmitError::KeyReused(run).into(), 422, "idempotency_key_reused"),
+            (SubmitError::Unforkable(ForkError::UnknownStep("a".into())).into(), 422, "unknown_step"),
+            (SubmitError::Unforkable(ForkError::NotEnded("a".into())).into(), 409, "step_not_ended"),
+            (SubmitError::Unforkable(ForkError::RunsAgain("a".into())).into(), 422, "invalid"),
+            (SubmitError::Source(RouteError::Unknown("x".into())).into(), 404, "not_found"),
             (SubmitError::Full(9).into(), 503, "overloaded"),
             (SubmitError::Stopping.into(), 503, "stopping"),
             (DriverError::Unknown(run).into(), 404, "not_found"),

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use motet_actors::address::Address;
 use motet_actors::census::CensusLine;
+use motet_actors::driver::head_state;
 use motet_engine::command::{Command, CommandId, Work};
 use motet_engine::id::CallId;
 use motet_engine::run::Run;
@@ -18,7 +19,7 @@ use utoipa::ToSchema;
 use super::context::Context;
 use super::entry::RunEntry;
 use super::problem::Problem;
-use super::run_view::{ErrorView, RunState, maybe_moment, moment, state_name, state_of};
+use super::run_view::{ErrorView, RunState, WaitView, maybe_moment, moment, state_name};
 use super::{App, body};
 
 /// Calls and wake-ups that are shown; the numbers count all.
@@ -47,6 +48,8 @@ pub(crate) struct WhyView<'a> {
     next_wake: Option<Timestamp>,
     /// What the first wake-ups are for.
     wakes: Vec<Wake<'a>>,
+    /// Times and signals that its steps wait for.
+    waits: Vec<WaitView<'a>>,
     /// The run's actor; null while it waits without one.
     #[schema(value_type = Option<super::actors::ActorView>, required)]
     actor: Option<CensusLine>,
@@ -111,21 +114,25 @@ pub(crate) async fn why(
     let (mut calls, mut wakes) = (vec![], vec![]);
     for command in run.commands() {
         match command {
+            // Told with what its step waits for.
+            Command::Wake { id: CommandId::Wait(_), .. } => {}
             Command::Call { id, work, .. } if calls.len() < MOST => calls.push(owed(&app, &context, &run, id, &work)),
             Command::Wake { id, at } if wakes.len() < MOST => wakes.push(wake(&run, id, at)),
             Command::Call { .. } | Command::Wake { .. } => {}
         }
     }
-    let waits_for = if run.phase().is_end() { vec![] } else { sentences(&calls, &wakes) };
+    let waits: Vec<_> = run.waits(MOST).into_iter().map(|wait| WaitView::new(&run, wait)).collect();
+    let waits_for = if run.phase().is_end() { vec![] } else { sentences(&calls, &waits, &wakes) };
     let view = WhyView {
         run: id.to_string(),
-        state: state_name(state_of(&run)),
+        state: state_name(head_state(&run)),
         summary: summary(&run, &waits_for),
         waits_for,
         calls_owed: run.calls_owed(),
         calls,
         next_wake: run.next_wake(),
         wakes,
+        waits,
         actor: app.router.census().line(&Address::Run(id)),
     };
     body::answer(200, &view)
@@ -155,7 +162,7 @@ fn owed<'a>(app: &App, context: &Context, run: &'a Run, call: CallId, work: &Wor
 
 fn wake(run: &Run, id: CommandId, at: Timestamp) -> Wake<'_> {
     match id {
-        CommandId::Retry(call) | CommandId::Call(call) => {
+        CommandId::Retry(call) | CommandId::Call(call) | CommandId::Wait(call) => {
             let (step, _, last_error) = step_of(run, call);
             Wake { at, reason: "retry", step: Some(step), last_error }
         }
@@ -164,7 +171,7 @@ fn wake(run: &Run, id: CommandId, at: Timestamp) -> Wake<'_> {
 }
 
 /// Everything that is waited for, in sentences.
-fn sentences(calls: &[OwedCall<'_>], wakes: &[Wake<'_>]) -> Vec<String> {
+fn sentences(calls: &[OwedCall<'_>], waits: &[WaitView<'_>], wakes: &[Wake<'_>]) -> Vec<String> {
     let item = |item: Option<u32>| item.map(|item| format!(", item {item}")).unwrap_or_default();
     let call = |call: &OwedCall<'_>| {
         let state = call.model_state.filter(|state| *state != "ready");
@@ -172,16 +179,33 @@ fn sentences(calls: &[OwedCall<'_>], wakes: &[Wake<'_>]) -> Vec<String> {
         let (kind, name, attempt) = (call.kind, &call.name, call.attempt);
         format!("step '{}'{} waits for {kind} '{name}'{state} (attempt {attempt})", call.step, item(call.item))
     };
+    let wait = |wait: &WaitView<'_>| {
+        let until = wait.until.map(|until| Moment(until).to_string());
+        let what = match (wait.signal, until) {
+            (Some(signal), Some(until)) => format!("the signal '{signal}', until {until} at the longest"),
+            (Some(signal), None) => format!("the signal '{signal}'"),
+            (None, until) => until.unwrap_or_default(),
+        };
+        format!("step '{}'{} waits for {what}", wait.step, item(wait.item))
+    };
     let wake = |wake: &Wake<'_>| match wake.step {
         Some(step) => format!("step '{step}' is tried again at {}", Moment(wake.at)),
         None => format!("the run times out at {}", Moment(wake.at)),
     };
-    calls.iter().map(call).chain(wakes.iter().map(wake)).collect()
+    calls.iter().map(call).chain(waits.iter().map(wait)).chain(wakes.iter().map(wake)).collect()
 }
 
 fn summary(run: &Run, sentences: &[String]) -> String {
     if run.phase().is_end() {
         return "the run has ended and waits for nothing".into();
+    }
+    if let Some(pause) = &run.state().paused {
+        let why = pause.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        return format!(
+            "the run is paused by {} since {}{why}; it goes on when it is resumed",
+            pause.by,
+            Moment(pause.at)
+        );
     }
     match sentences {
         [] => "nothing is owed at this moment".into(),

@@ -1,18 +1,20 @@
 //! Lengths of time as users write them: `200ms`, `2s`, `5m`, `1h`, `1d`, `1m30s`, and ISO 8601 such as `PT5S`.
 //!
-//! Never accepts a bare number, whose unit readers would have to guess. Used for every duration in definitions.
+//! Never accepts a bare number, whose unit readers would have to guess. Used for every duration in definitions and
+//! for waits, whose lengths may come out of expressions.
 
 use std::time::Duration;
 
 /// The longest duration that is accepted: a year.
-pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const UNITS: [(&str, f64); 5] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
 const ISO_DATE: [(&str, f64); 2] = [("D", 86_400.0), ("W", 604_800.0)];
 const ISO_TIME: [(&str, f64); 3] = [("H", 3600.0), ("M", 60.0), ("S", 1.0)];
 
 /// Reads a duration; none when it is written in neither form or is longer than a year.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn parse(text: &str) -> Option<Duration> {
     let seconds = match text.strip_prefix('P') {
         Some(iso) => {
             let (date, time) = iso.split_once('T').map_or((iso, None), |(date, time)| (date, Some(time)));
