@@ -266,10 +266,18 @@ impl Runs {
         }
     }
 
-    pub(crate) async fn wake(self: &Arc<Self>, caller: &Caller, run: RunId) {
+    /// Tells a run that time has passed; whether it had something to do about it.
+    pub(crate) async fn wake(self: &Arc<Self>, caller: &Caller, run: RunId) -> bool {
         match self.ask(caller, run, RunAsk::Input(Input::Woken)).await {
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%run, %error, "a run could not be woken; it stays due"),
+            Ok(Answer::Rejected(rejection)) => {
+                tracing::debug!(%run, %rejection, "a run was woken for nothing");
+                false
+            }
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(%run, %error, "a run could not be woken; it stays due");
+                false
+            }
         }
     }
 
