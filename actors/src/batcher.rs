@@ -1,14 +1,15 @@
 //! Which waiting calls form the next batch: a pure data structure, told the time.
 //!
-//! Bounds a batch by rows and bytes, keeps calls of different length buckets apart, serves higher priorities first and
-//! equal ones in order of arrival, and never gives out a call whose deadline has passed. Knows no model and no actor.
-//! Used by the model actor and the index actor.
+//! Bounds a batch by rows and bytes, keeps calls of different length buckets apart, serves higher priorities first
+//! without starving lower ones, and never gives out a call whose deadline has passed. Knows no model and no actor.
+//! Used by the model actor.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use motet_engine::definition::BatchPolicy;
+
+use crate::turn::Turn;
 
 /// A call that waits for its batch.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub struct Waiting<T> {
     pub bytes: u64,
     /// Length in the unit of the buckets.
     pub length: u32,
-    /// Higher goes first.
+    /// Higher goes first, until the others have waited long enough.
     pub priority: i8,
     /// When it is of no use any more.
     pub deadline: Instant,
@@ -29,13 +30,13 @@ pub struct Waiting<T> {
     pub arrived: Instant,
 }
 
-type Place = (Reverse<i8>, u64);
-
 /// Calls that wait, by length bucket.
 #[derive(Debug)]
 pub struct Batcher<T> {
     policy: BatchPolicy,
     capacity: usize,
+    /// Arrivals are counted from here.
+    begun: Instant,
     arrivals: u64,
     len: usize,
     buckets: BTreeMap<u32, Bucket<T>>,
@@ -43,23 +44,41 @@ pub struct Batcher<T> {
 
 #[derive(Debug)]
 struct Bucket<T> {
-    waiting: BTreeMap<Place, Waiting<T>>,
+    waiting: BTreeMap<Turn, Waiting<T>>,
+    /// The same calls by arrival and by deadline, so that nothing is searched.
+    arrivals: BTreeSet<(Instant, Turn)>,
+    deadlines: BTreeSet<(Instant, Turn)>,
     rows: u64,
     bytes: u64,
 }
 
 impl<T> Default for Bucket<T> {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), rows: 0, bytes: 0 }
+        let (arrivals, deadlines) = (BTreeSet::new(), BTreeSet::new());
+        Self { waiting: BTreeMap::new(), arrivals, deadlines, rows: 0, bytes: 0 }
     }
 }
 
 impl<T> Bucket<T> {
-    fn remove(&mut self, place: Place) -> Option<Waiting<T>> {
-        let waiting = self.waiting.remove(&place)?;
+    fn insert(&mut self, turn: Turn, waiting: Waiting<T>) {
+        self.rows += u64::from(waiting.rows);
+        self.bytes = self.bytes.saturating_add(waiting.bytes);
+        self.arrivals.insert((waiting.arrived, turn));
+        self.deadlines.insert((waiting.deadline, turn));
+        self.waiting.insert(turn, waiting);
+    }
+
+    fn remove(&mut self, turn: Turn) -> Option<Waiting<T>> {
+        let waiting = self.waiting.remove(&turn)?;
         self.rows -= u64::from(waiting.rows);
-        self.bytes -= waiting.bytes;
+        self.bytes = self.bytes.saturating_sub(waiting.bytes);
+        self.arrivals.remove(&(waiting.arrived, turn));
+        self.deadlines.remove(&(waiting.deadline, turn));
         Some(waiting)
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.arrivals.first().map(|(arrived, _)| *arrived)
     }
 
     fn is_full(&self, policy: &BatchPolicy) -> bool {
@@ -71,7 +90,7 @@ impl<T> Batcher<T> {
     /// An empty batcher for at most `capacity` waiting calls.
     #[must_use]
     pub fn new(policy: BatchPolicy, capacity: usize) -> Self {
-        Self { policy, capacity, arrivals: 0, len: 0, buckets: BTreeMap::new() }
+        Self { policy, capacity, begun: Instant::now(), arrivals: 0, len: 0, buckets: BTreeMap::new() }
     }
 
     /// Calls that wait.
@@ -94,14 +113,13 @@ impl<T> Batcher<T> {
         if self.len >= self.capacity {
             return Err(waiting);
         }
-        let bounds = &self.policy.buckets;
-        let bucket = bounds.iter().copied().find(|bound| waiting.length <= *bound).unwrap_or(u32::MAX);
-        let bucket = self.buckets.entry(bucket).or_default();
         self.arrivals += 1;
         self.len += 1;
-        bucket.rows += u64::from(waiting.rows);
-        bucket.bytes = bucket.bytes.saturating_add(waiting.bytes);
-        bucket.waiting.insert((Reverse(waiting.priority), self.arrivals), waiting);
+        let after = waiting.arrived.saturating_duration_since(self.begun);
+        let turn = Turn::new(after, waiting.priority, self.arrivals);
+        let bounds = &self.policy.buckets;
+        let bucket = bounds.iter().copied().find(|bound| waiting.length <= *bound).unwrap_or(u32::MAX);
+        self.buckets.entry(bucket).or_default().insert(turn, waiting);
         Ok(())
     }
 
@@ -109,11 +127,15 @@ impl<T> Batcher<T> {
     pub fn expire(&mut self, now: Instant) -> Vec<Waiting<T>> {
         let mut expired = vec![];
         for bucket in self.buckets.values_mut() {
-            let late: Vec<_> =
-                bucket.waiting.iter().filter(|(_, w)| w.deadline <= now).map(|(place, _)| *place).collect();
-            expired.extend(late.into_iter().filter_map(|place| bucket.remove(place)));
+            while let Some(&(deadline, turn)) = bucket.deadlines.first() {
+                if deadline > now {
+                    break;
+                }
+                expired.extend(bucket.remove(turn));
+            }
         }
         self.len -= expired.len();
+        self.buckets.retain(|_, bucket| !bucket.waiting.is_empty());
         expired
     }
 
@@ -121,9 +143,8 @@ impl<T> Batcher<T> {
     /// waited for the window. A call that is larger than a batch goes alone.
     pub fn take(&mut self, now: Instant) -> Option<Vec<Waiting<T>>> {
         let ready = |bucket: &Bucket<T>| {
-            let oldest = bucket.waiting.values().map(|w| w.arrived).min();
-            bucket.is_full(&self.policy)
-                || oldest.is_some_and(|arrived| now.saturating_duration_since(arrived) >= self.policy.window)
+            let waited = bucket.oldest().map(|arrived| now.saturating_duration_since(arrived));
+            bucket.is_full(&self.policy) || waited.is_some_and(|waited| waited >= self.policy.window)
         };
         let (&key, _) = self
             .buckets
@@ -132,18 +153,16 @@ impl<T> Batcher<T> {
             .min_by_key(|(_, bucket)| bucket.waiting.keys().next().copied())?;
         let bucket = self.buckets.get_mut(&key)?;
         let (mut rows, mut bytes) = (0u64, 0u64);
-        let mut chosen = vec![];
-        for (place, waiting) in &bucket.waiting {
-            let fits = rows + u64::from(waiting.rows) <= u64::from(self.policy.max)
-                && bytes.saturating_add(waiting.bytes) <= self.policy.max_bytes;
-            if !fits && !chosen.is_empty() {
+        let mut batch = vec![];
+        while let Some((&turn, next)) = bucket.waiting.first_key_value() {
+            rows += u64::from(next.rows);
+            bytes = bytes.saturating_add(next.bytes);
+            let fits = rows <= u64::from(self.policy.max) && bytes <= self.policy.max_bytes;
+            if !fits && !batch.is_empty() {
                 break;
             }
-            rows += u64::from(waiting.rows);
-            bytes = bytes.saturating_add(waiting.bytes);
-            chosen.push(*place);
+            batch.extend(bucket.remove(turn));
         }
-        let batch: Vec<_> = chosen.into_iter().filter_map(|place| bucket.remove(place)).collect();
         if bucket.waiting.is_empty() {
             self.buckets.remove(&key);
         }
@@ -154,8 +173,7 @@ impl<T> Batcher<T> {
     /// When [`Batcher::take`] will have a batch although nothing arrives; none while nothing waits.
     #[must_use]
     pub fn ready_at(&self) -> Option<Instant> {
-        let oldest = self.buckets.values().flat_map(|bucket| bucket.waiting.values()).map(|w| w.arrived).min();
-        oldest.map(|arrived| arrived + self.policy.window)
+        self.buckets.values().filter_map(Bucket::oldest).min().map(|arrived| arrived + self.policy.window)
     }
 }
 
@@ -225,6 +243,20 @@ mod tests {
         assert_eq!(items(batcher.take(start)), [4]);
         assert_eq!(items(batcher.take(start)), [1, 3]);
         assert_eq!(items(batcher.take(start)), [2]);
+    }
+
+    #[test]
+    fn what_waits_long_goes_before_what_came_later_with_a_higher_priority() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(policy(1, 1000, 0, &[]), 10);
+        batcher.push(waiting(1, start)).unwrap();
+        for (item, seconds) in [(2, 5), (3, 15)] {
+            let arrived = start + Duration::from_secs(seconds);
+            batcher.push(Waiting { priority: 1, arrived, ..waiting(item, start) }).unwrap();
+        }
+        let now = start + Duration::from_secs(20);
+        let order: Vec<_> = std::iter::from_fn(|| batcher.take(now)).flatten().map(|w| w.item).collect();
+        assert_eq!(order, [2, 1, 3]);
     }
 
     #[test]

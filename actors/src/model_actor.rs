@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 
 use crate::batcher::{Batcher, Waiting};
 use crate::mailbox::{Letter, Vitals};
+use crate::memory_budget::MemoryShare;
 use crate::stats::ModelStats;
 
 /// Where the answer to a call goes.
@@ -49,6 +50,8 @@ pub(crate) enum ModelMessage {
 pub(crate) struct ModelActor {
     pub(crate) definition: Arc<ModelDefinition>,
     pub(crate) replicas: Vec<Arc<dyn LoadedModel>>,
+    /// What the replicas take of the node's memory for models; given back with the actor.
+    pub(crate) _memory: MemoryShare,
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) stats: Arc<ModelStats>,
     /// Called with a replica's number when its batch is answered.

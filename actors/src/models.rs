@@ -3,6 +3,8 @@
 //! A model is loaded when it is first called or when it is put, once, however many ask. A call waits for the load as
 //! long as it has time. Used by the router and the API.
 
+mod view;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -25,18 +27,25 @@ use crate::address::Address;
 use crate::catalog::{Catalog, CatalogError};
 use crate::census::Census;
 use crate::mailbox::{Mailbox, SendError};
+use crate::memory_budget::MemoryBudget;
 use crate::message::{ModelAsk, RouteError};
 use crate::model_actor::{ModelActor, ModelCall, ModelMessage};
-use crate::stats::{ModelFigures, ModelStats};
+use crate::stats::ModelStats;
 use crate::supervisor::{Children, Nursery};
+
+pub use view::ModelView;
+use view::view;
 
 /// Where a model stands.
 #[derive(Clone)]
 enum Status {
     Loading(Loading),
     Ready { mailbox: Mailbox<ModelMessage>, model: Arc<dyn LoadedModel> },
-    Failed(Failure),
+    Failed { failure: Failure, since: Instant },
 }
+
+/// A model that could not be loaded is tried again by a call that comes later than this.
+const LOAD_AGAIN_AFTER: Duration = Duration::from_secs(15);
 
 /// How far a load has come.
 #[derive(Clone, Debug, Serialize, Default, PartialEq)]
@@ -57,30 +66,17 @@ struct Entry {
     places: Arc<Semaphore>,
 }
 
-/// A model as the API shows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct ModelView {
-    /// Tenant.
-    pub namespace: Namespace,
-    /// Name.
-    pub name: Name,
-    /// Version.
-    pub version: String,
-    /// Backend.
-    pub backend: String,
-    /// `loading`, `ready` or `failed`.
-    pub state: &'static str,
-    /// How far the load has come.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loading: Option<Loading>,
-    /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<Failure>,
-    /// What it takes, gives and is, once it is loaded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signature: Option<serde_json::Value>,
-    /// What it did.
-    pub figures: ModelFigures,
+impl Status {
+    fn failed(failure: Failure) -> Self {
+        Self::Failed { failure, since: Instant::now() }
+    }
+}
+
+impl Entry {
+    /// Whether the last try to load failed at least this long ago.
+    fn may_load_again(&self, patience: Duration) -> bool {
+        matches!(&*self.status.borrow(), Status::Failed { since, .. } if since.elapsed() >= patience)
+    }
 }
 
 /// The models of this node.
@@ -90,6 +86,7 @@ pub struct Models {
     children: Arc<Children>,
     backends: BTreeMap<&'static str, Arc<dyn ModelBackend>>,
     artefacts: Arc<ArtefactCache>,
+    memory: MemoryBudget,
     entries: DashMap<(Namespace, Name), Arc<Entry>>,
     supervisor: OnceLock<ActorCell>,
 }
@@ -100,6 +97,7 @@ impl Models {
         census: Arc<Census>,
         backends: Vec<Arc<dyn ModelBackend>>,
         artefacts: Arc<ArtefactCache>,
+        memory: MemoryBudget,
     ) -> Arc<Self> {
         Arc::new(Self {
             catalog,
@@ -107,6 +105,7 @@ impl Models {
             children: Arc::default(),
             backends: backends.into_iter().map(|backend| (backend.name(), backend)).collect(),
             artefacts,
+            memory,
             entries: DashMap::new(),
             supervisor: OnceLock::new(),
         })
@@ -153,7 +152,10 @@ impl Models {
         newest: bool,
     ) -> Result<Arc<Entry>, RouteError> {
         let key = (namespace.clone(), name.clone());
-        if !newest && let Some(entry) = self.entries.get(&key) {
+        if !newest
+            && let Some(entry) = self.entries.get(&key)
+            && !entry.may_load_again(LOAD_AGAIN_AFTER)
+        {
             return Ok(Arc::clone(&entry));
         }
         let definition = self.catalog.model(namespace, name).await.map_err(|error| match error {
@@ -166,7 +168,10 @@ impl Models {
                 begun = true;
                 new_entry(&definition)
             });
-            if slot.definition.version != definition.version {
+            let other = slot.definition.version != definition.version;
+            // Whoever puts a model again wants it tried at once.
+            let patience = if newest { Duration::ZERO } else { LOAD_AGAIN_AFTER };
+            if other || slot.may_load_again(patience) {
                 begun = true;
                 if let Status::Ready { mailbox, .. } = &*slot.status.borrow() {
                     // What waits is still answered; the replicas are unloaded when the mailbox is empty.
@@ -186,7 +191,7 @@ impl Models {
     async fn bring_up(self: &Arc<Self>, key: &(Namespace, Name), entry: &Arc<Entry>) {
         if let Err(failure) = self.try_bring_up(key, entry).await {
             tracing::error!(model = %key.1, %failure, "model cannot be loaded");
-            entry.status.send_replace(Status::Failed(failure));
+            entry.status.send_replace(Status::failed(failure));
         }
     }
 
@@ -213,6 +218,14 @@ impl Models {
         for _ in 0..definition.replicas.max(1) {
             replicas.push(Arc::from(backend.load(definition, artefact.clone()).await?));
         }
+        let bytes = replicas.iter().map(|replica| replica.signature().memory_bytes).sum();
+        let memory = match self.memory.take(&definition.name, bytes) {
+            Ok(memory) => memory,
+            Err(failure) => {
+                futures::future::join_all(replicas.iter().map(|replica| replica.unload())).await;
+                return Err(failure);
+            }
+        };
         let address = Address::Model(key.0.clone(), key.1.clone());
         let vitals = self
             .census
@@ -221,6 +234,7 @@ impl Models {
         let actor = ModelActor {
             definition: Arc::clone(definition),
             replicas,
+            _memory: memory,
             vitals: Arc::clone(&vitals),
             stats: Arc::clone(&entry.stats),
             caller: crate::router::system_caller(key.0.clone()),
@@ -315,7 +329,7 @@ async fn ready(entry: &Entry) -> Result<(Mailbox<ModelMessage>, Arc<dyn LoadedMo
     let settled = status.wait_for(|status| !matches!(status, Status::Loading(_))).await;
     match settled.as_deref() {
         Ok(Status::Ready { mailbox, model }) => Ok((mailbox.clone(), Arc::clone(model))),
-        Ok(Status::Failed(failure)) => Err(RouteError::Failed(failure.clone())),
+        Ok(Status::Failed { failure, .. }) => Err(RouteError::Failed(failure.clone())),
         Ok(Status::Loading(_)) | Err(_) => {
             Err(Failure::new(FailureClass::Unavailable, "the model is being replaced").into())
         }
@@ -328,46 +342,6 @@ fn new_entry(definition: &Arc<ModelDefinition>) -> Arc<Entry> {
         status: watch::channel(Status::Loading(Loading { what: "waiting".into(), ..Loading::default() })).0,
         stats: Arc::new(ModelStats::new(definition.name.as_str())),
         places: Arc::new(Semaphore::new(usize::try_from(definition.queue).unwrap_or(Semaphore::MAX_PERMITS))),
-    })
-}
-
-fn view((namespace, name): &(Namespace, Name), entry: &Entry) -> ModelView {
-    let status = entry.status.borrow().clone();
-    let (state, loading, error, signature) = match status {
-        Status::Loading(loading) => ("loading", Some(loading), None, None),
-        Status::Ready { model, .. } => ("ready", None, None, Some(signature(&*model))),
-        Status::Failed(failure) => ("failed", None, Some(failure), None),
-    };
-    ModelView {
-        namespace: namespace.clone(),
-        name: name.clone(),
-        version: entry.definition.version.clone(),
-        backend: entry.definition.backend.clone(),
-        state,
-        loading,
-        error,
-        signature,
-        figures: entry.stats.figures(),
-    }
-}
-
-fn signature(model: &dyn LoadedModel) -> serde_json::Value {
-    let signature = model.signature();
-    let specs = |specs: &[motet_models::port::TensorSpec]| -> Vec<serde_json::Value> {
-        specs
-            .iter()
-            .map(|spec| {
-                let shape: Vec<i64> =
-                    spec.shape.iter().map(|n| n.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX))).collect();
-                serde_json::json!({"name": spec.name, "datatype": spec.datatype.as_str(), "shape": shape})
-            })
-            .collect()
-    };
-    serde_json::json!({
-        "inputs": specs(&signature.inputs),
-        "outputs": specs(&signature.outputs),
-        "memory_bytes": signature.memory_bytes,
-        "facts": signature.facts,
     })
 }
 
@@ -400,7 +374,7 @@ impl Nursery for ModelNursery {
         let Address::Model(namespace, name) = child else { return };
         if let Some(entry) = self.0.entries.get(&(namespace.clone(), name.clone())) {
             let words = format!("model '{name}' failed too often and stays down: {reason}");
-            entry.status.send_replace(Status::Failed(Failure::new(FailureClass::Unavailable, words)));
+            entry.status.send_replace(Status::failed(Failure::new(FailureClass::Unavailable, words)));
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::catalog::Catalog;
 use crate::census::Census;
 use crate::driver::DriverParts;
 use crate::indexes::{IndexNursery, Indexes};
+use crate::memory_budget::MemoryBudget;
 use crate::models::{ModelNursery, Models};
 use crate::ports::{Clock, Entropy};
 use crate::recovery::Recovery;
@@ -46,6 +47,8 @@ pub struct NodeParts {
     pub vector_backends: Vec<Arc<dyn VectorBackend>>,
     /// Where model artefacts are brought to.
     pub artefacts: Arc<ArtefactCache>,
+    /// Bytes that loaded models may take together; 0 for no bound.
+    pub model_memory: u64,
     /// Number of shards, fixed for the life of a store.
     pub shards: u16,
     /// Run actors at one time.
@@ -82,7 +85,13 @@ impl Node {
         let unfinished: u64 =
             parts.store.counts().await?.into_iter().filter(|(state, _)| !state.is_end()).map(|(_, count)| count).sum();
         runs.count_unfinished(unfinished);
-        let models = Models::new(Arc::clone(&catalog), Arc::clone(&census), parts.model_backends, parts.artefacts);
+        let models = Models::new(
+            Arc::clone(&catalog),
+            Arc::clone(&census),
+            parts.model_backends,
+            parts.artefacts,
+            MemoryBudget::new(parts.model_memory),
+        );
         let indexes = Indexes::new(Arc::clone(&catalog), Arc::clone(&census), parts.vector_backends);
         let router = Arc::new(Router {
             runs: Arc::clone(&runs),

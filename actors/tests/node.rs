@@ -62,6 +62,7 @@ impl World {
             model_backends: vec![Arc::new(FakeBackend::new())],
             vector_backends: vec![Arc::new(EmbeddedBackend::new(self.folder.path().join("indexes")))],
             artefacts: Arc::new(ArtefactCache::new(self.folder.path().join("artefacts"))),
+            model_memory: 0,
             shards: 4,
             max_live,
             max_unfinished,

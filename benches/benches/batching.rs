@@ -132,9 +132,10 @@ async fn start(folder: &std::path::Path, artefacts: Arc<ArtefactCache>) -> Resul
         store: Arc::new(SqliteStore::open(folder).await?),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
-        model_backends: vec![Arc::new(BurnBackend::new())],
+        model_backends: vec![Arc::new(BurnBackend::default())],
         vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],
         artefacts,
+        model_memory: 0,
         shards: 64,
         max_live: 20_000,
         max_unfinished: 100_000,
@@ -169,7 +170,7 @@ async fn embed_all(router: &Arc<Router>, runs: usize) -> Result<()> {
 /// Rows per second of the backend alone, batch after batch.
 async fn bare(model: &ModelDefinition, rows: usize, batch: usize, artefacts: &ArtefactCache) -> Result<f64> {
     let artefact = model.source.as_ref().and_then(|source| artefacts.cached(source));
-    let loaded = BurnBackend::new().load(model, artefact).await.map_err(anyhow::Error::msg)?;
+    let loaded = BurnBackend::default().load(model, artefact).await.map_err(anyhow::Error::msg)?;
     let batch = batch.max(1);
     let infer = async |first: usize| -> Result<()> {
         let texts: Vec<_> = (first..first + batch).map(|number| format!("{SENTENCE}{number}")).collect();

@@ -55,13 +55,26 @@ const ARCHITECTURES: &[Entry] = &[
 
 /// Runs networks that are written in Rust on burn's CPU device.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct BurnBackend;
+pub struct BurnBackend {
+    threads: usize,
+}
 
 impl BurnBackend {
-    /// A backend; it holds nothing until a model is loaded.
+    /// A backend; it holds nothing until a model is loaded. A copy whose definition names no `threads` computes on
+    /// this many; on as many as there are processors when it is 0.
     #[must_use]
-    pub fn new() -> Self {
-        Self
+    pub fn new(threads: usize) -> Self {
+        Self { threads }
+    }
+
+    /// Threads of one copy.
+    fn threads(self, definition: &ModelDefinition) -> Result<usize, Failure> {
+        match definition.parameters.get("threads") {
+            None if self.threads > 0 => Ok(self.threads),
+            None => Ok(available_parallelism().map_or(1, std::num::NonZero::get)),
+            Some(Value::Int(threads @ 1..=MAX_THREADS)) => Ok(usize::try_from(*threads).unwrap_or(1)),
+            Some(_) => Err(invalid(format!("parameters.threads must be a whole number from 1 to {MAX_THREADS}"))),
+        }
     }
 }
 
@@ -72,7 +85,7 @@ impl ModelBackend for BurnBackend {
     }
 
     fn check(&self, definition: &ModelDefinition) -> Result<(), Failure> {
-        threads(definition)?;
+        self.threads(definition)?;
         let entry = match definition.parameters.get("architecture") {
             None => None,
             Some(Value::String(name)) => Some(entry(name)?),
@@ -101,7 +114,7 @@ impl ModelBackend for BurnBackend {
         artefact: Option<PathBuf>,
     ) -> Result<Box<dyn LoadedModel>, Failure> {
         self.check(definition)?;
-        let threads = threads(definition)?;
+        let threads = self.threads(definition)?;
         let definition = definition.clone();
         let name = definition.name.to_string();
         // Weights of hundreds of megabytes are read and transposed: not on the executor.
@@ -156,15 +169,6 @@ fn architecture_name(definition: &ModelDefinition, artefact: Option<&std::path::
         .as_str()
         .map(str::to_owned)
         .ok_or_else(|| invalid(format!("{} has no model_type; name parameters.architecture", path.display())))
-}
-
-/// Threads that one copy computes on.
-fn threads(definition: &ModelDefinition) -> Result<usize, Failure> {
-    match definition.parameters.get("threads") {
-        None => Ok(available_parallelism().map_or(1, std::num::NonZero::get)),
-        Some(Value::Int(threads @ 1..=MAX_THREADS)) => Ok(usize::try_from(*threads).unwrap_or(1)),
-        Some(_) => Err(invalid(format!("parameters.threads must be a whole number from 1 to {MAX_THREADS}"))),
-    }
 }
 
 #[cfg(test)]

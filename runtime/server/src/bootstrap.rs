@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::listener::{self, Listener};
 use crate::http::{App, Surface};
-use crate::settings::Settings;
 use crate::shutdown;
 use crate::telemetry;
+use motet_config::Settings;
 
 /// How long the listeners wait for connections to end once no request is worked on any more.
 const LINGER: Duration = Duration::from_secs(5);

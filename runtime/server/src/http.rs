@@ -40,8 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use run_view::RunView;
 
-use crate::settings::Settings;
 use limits::Limits;
+use motet_config::Settings;
 use problem::Problem;
 
 /// What every handler needs. One per server.

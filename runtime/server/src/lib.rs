@@ -7,6 +7,5 @@
 
 pub mod bootstrap;
 pub mod http;
-pub mod settings;
 pub mod shutdown;
 pub mod telemetry;

@@ -6,25 +6,23 @@ pub mod metrics;
 
 use std::io::IsTerminal as _;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use motet_config::{LogFormat, LogSettings};
 use tracing_subscriber::EnvFilter;
-
-use crate::settings::LogSettings;
 
 /// Sends log lines to standard error: as text on a terminal, else as JSON, unless the settings say which. The first
 /// call of a process counts.
 ///
 /// # Errors
-/// When the filter or the format cannot be read.
+/// When the filter cannot be read.
 pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.filter)
         .with_context(|| format!("log.filter: '{}' is no filter; write one such as 'info'", settings.filter))?;
     let terminal = std::io::stderr().is_terminal();
-    let json = match settings.format.as_str() {
-        "auto" => !terminal,
-        "json" => true,
-        "text" => false,
-        other => bail!("log.format: '{other}' is not known; write 'auto', 'text' or 'json'"),
+    let json = match settings.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Json => true,
+        LogFormat::Text => false,
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A process that embeds several servers keeps the subscriber of the first.

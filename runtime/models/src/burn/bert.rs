@@ -17,7 +17,7 @@ use tokenizers::{Tokenizer, TruncationParams};
 
 use self::config::{BertConfig, Pooling, PoolingKind};
 use self::network::Network;
-use super::Architecture;
+use super::architecture::{Architecture, longest, texts};
 use super::weights::read;
 use crate::failure::{internal, invalid};
 use crate::port::{ModelSignature, TensorSpec, Tensors};
@@ -92,13 +92,7 @@ impl Architecture for Bert {
     }
 
     fn length(&self, inputs: &Tensors) -> u32 {
-        let texts = inputs.get("text").and_then(Tensor::byte_strings).unwrap_or_default();
-        texts
-            .into_iter()
-            .filter_map(|text| self.tokenize(text).ok())
-            .map(|tokens| u32::try_from(tokens.len()).unwrap_or(u32::MAX))
-            .max()
-            .unwrap_or(0)
+        longest(inputs, |text| self.tokenize(text).map_or(0, |tokens| tokens.len()))
     }
 
     fn forward(
@@ -107,11 +101,7 @@ impl Architecture for Bert {
         rows: usize,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Tensors, Failure> {
-        let texts = inputs
-            .get("text")
-            .and_then(Tensor::byte_strings)
-            .filter(|texts| texts.len() == rows)
-            .ok_or_else(|| invalid(format!("the input 'text' must be a BYTES tensor of {rows} rows")))?;
+        let texts = texts(inputs, rows)?;
         let tokens = texts.par_iter().map(|text| self.tokenize(text)).collect::<Result<Vec<_>, _>>()?;
         let threads = rayon::current_num_threads();
         let pieces = pieces(&tokens, threads);

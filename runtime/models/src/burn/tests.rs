@@ -59,7 +59,7 @@ async fn check_vectors(model: &dyn LoadedModel, expected: &[Vec<f32>]) -> f32 {
 async fn a_tiny_bert_gives_the_reference_vectors() {
     for threads in [1, 3] {
         let definition = definition("burn", &json!({"threads": threads}));
-        let model = BurnBackend::new().load(&definition, Some(reference("tiny-bert"))).await.unwrap();
+        let model = BurnBackend::default().load(&definition, Some(reference("tiny-bert"))).await.unwrap();
         let largest = check_vectors(&*model, &reference_vectors("tiny-bert-vectors.safetensors")).await;
         assert!(largest < 1e-5, "largest difference of a component: {largest}");
     }
@@ -69,12 +69,14 @@ async fn a_tiny_bert_gives_the_reference_vectors() {
 async fn the_backend_keeps_the_contract() {
     let definition = definition("burn", &json!({"architecture": "bert", "threads": 2}));
     let artefact = Some(reference("tiny-bert"));
-    check_backend(&BurnBackend::new(), &definition, artefact, "text", &["one cat", "", "the end of this text"]).await;
+    check_backend(&BurnBackend::default(), &definition, artefact, "text", &["one cat", "", "the end of this text"])
+        .await;
 }
 
 #[tokio::test]
 async fn lengths_are_tokens_and_text_must_be_utf8() {
-    let model = BurnBackend::new().load(&definition("burn", &json!({})), Some(reference("tiny-bert"))).await.unwrap();
+    let model =
+        BurnBackend::default().load(&definition("burn", &json!({})), Some(reference("tiny-bert"))).await.unwrap();
     for (text, tokens) in
         [("", 2), ("the cat", 4), ("x".repeat(60).as_str(), 48), ("cat the end ".repeat(30).as_str(), 48)]
     {
@@ -121,13 +123,13 @@ async fn folders_that_do_not_fit_are_refused() {
         (replaced("tokenizer.json", "{", "["), "tokenizer.json"),
     ];
     for (folder, expected) in cases {
-        let loaded = BurnBackend::new().load(&definition("burn", &json!({})), Some(folder.path().into())).await;
+        let loaded = BurnBackend::default().load(&definition("burn", &json!({})), Some(folder.path().into())).await;
         let failure = loaded.err().unwrap_or_else(|| panic!("loaded, though '{expected}' was expected"));
         assert_eq!(failure.class, FailureClass::Invalid);
         assert!(failure.message.contains(expected), "{failure}");
     }
     let empty = tempfile::tempdir().unwrap();
-    let loaded = BurnBackend::new().load(&definition("burn", &json!({})), Some(empty.path().into())).await;
+    let loaded = BurnBackend::default().load(&definition("burn", &json!({})), Some(empty.path().into())).await;
     assert_eq!(loaded.err().unwrap().class, FailureClass::NotFound);
 }
 
@@ -139,7 +141,7 @@ fn definitions_are_checked_without_loading() {
         (json!({"threads": 0}), "from 1 to"),
         (json!({"architecture": "bert", "max_lenght": 3}), "did you mean 'max_length'?"),
     ] {
-        let failure = BurnBackend::new().check(&definition("burn", &parameters)).unwrap_err();
+        let failure = BurnBackend::default().check(&definition("burn", &parameters)).unwrap_err();
         assert!(failure.message.contains(expected), "{failure}");
     }
 }
@@ -148,7 +150,7 @@ fn definitions_are_checked_without_loading() {
 async fn max_length_cuts_and_cannot_exceed_the_positions() {
     let load = |max_length: i64| async move {
         let definition = definition("burn", &json!({"max_length": max_length}));
-        BurnBackend::new().load(&definition, Some(reference("tiny-bert"))).await
+        BurnBackend::default().load(&definition, Some(reference("tiny-bert"))).await
     };
     let model = load(8).await.unwrap();
     assert_eq!(model.length(&request("text", &["cat ".repeat(20)]).inputs), 8);
@@ -162,7 +164,7 @@ async fn max_length_cuts_and_cannot_exceed_the_positions() {
 #[tokio::test]
 async fn minilm_gives_the_reference_vectors() {
     let Some(artefact) = minilm().await else { return };
-    let model = BurnBackend::new().load(&definition("burn", &json!({})), Some(artefact)).await.unwrap();
+    let model = BurnBackend::default().load(&definition("burn", &json!({})), Some(artefact)).await.unwrap();
     let largest = check_vectors(&*model, &reference_vectors("minilm-vectors.safetensors")).await;
     assert!(largest < 1e-5, "largest difference of a component: {largest}");
     assert_eq!(model.signature().facts["max_length"], 256);

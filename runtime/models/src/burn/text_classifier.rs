@@ -15,8 +15,9 @@ use motet_engine::tensor::{Datatype, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::Architecture;
+use super::architecture::{Architecture, longest, texts};
 use super::features::{self, FeatureRow, MAX_TEXT_BYTES};
+use crate::failure::{internal, invalid};
 use crate::port::{ModelSignature, TensorSpec, Tensors};
 
 /// Rows computed at once: bounds the dense matrix of weights to rows times buckets.
@@ -181,9 +182,7 @@ impl Architecture for TextClassifier {
 
     /// Bytes of the longest text, as far as they are looked at.
     fn length(&self, inputs: &Tensors) -> u32 {
-        let texts = inputs.get("text").and_then(Tensor::byte_strings).unwrap_or_default();
-        let longest = texts.iter().map(|text| text.len().min(MAX_TEXT_BYTES)).max().unwrap_or(0);
-        u32::try_from(longest).unwrap_or(u32::MAX)
+        longest(inputs, |text| text.len().min(MAX_TEXT_BYTES))
     }
 
     fn forward(
@@ -192,11 +191,7 @@ impl Architecture for TextClassifier {
         rows: usize,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Tensors, Failure> {
-        let texts = inputs
-            .get("text")
-            .and_then(Tensor::byte_strings)
-            .filter(|texts| texts.len() == rows)
-            .ok_or_else(|| invalid(format!("the input 'text' must be a BYTES tensor of {rows} rows")))?;
+        let texts = texts(inputs, rows)?;
         let (mut vectors, mut scores) = (Vec::new(), Vec::new());
         for (piece, texts) in texts.chunks(PIECE_ROWS).enumerate() {
             if cancelled() {
@@ -323,14 +318,6 @@ fn signature(config: &Config, output: Output) -> ModelSignature {
     }
     let memory_bytes = 4 * (config.buckets * hidden + hidden * labels + hidden + labels) as u64;
     ModelSignature { inputs: vec![spec("text", Datatype::Bytes, vec![None])], outputs, memory_bytes, facts }
-}
-
-fn invalid(message: impl Into<String>) -> Failure {
-    Failure::new(FailureClass::Invalid, message)
-}
-
-fn internal(message: impl Into<String>) -> Failure {
-    Failure::new(FailureClass::Internal, message)
 }
 
 #[cfg(test)]

@@ -16,20 +16,22 @@ use motet_store::port::Store;
 use motet_store::sqlite::SqliteStore;
 use motet_vectors::embedded::EmbeddedBackend;
 
-use crate::settings::Settings;
+use motet_config::Settings;
 
 /// Everything that a node is made of.
 pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
     let folder = &settings.data.folder;
+    let threads = usize::try_from(settings.models.threads).unwrap_or(usize::MAX);
     let artefacts = settings.models.cache_folder.clone().unwrap_or_else(|| folder.join("models"));
     Ok(NodeParts {
         name: settings.node.name.clone(),
         store: store(settings).await?,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
-        model_backends: vec![Arc::new(BurnBackend::new()), Arc::new(FakeBackend::new())],
+        model_backends: vec![Arc::new(BurnBackend::new(threads)), Arc::new(FakeBackend::new())],
         vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],
         artefacts: Arc::new(ArtefactCache::new(artefacts)),
+        model_memory: settings.models.memory_bytes,
         shards: settings.runs.shards,
         max_live: usize::try_from(settings.runs.max_live).unwrap_or(usize::MAX),
         max_unfinished: settings.runs.max_unfinished,

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use motet_config::{DEFAULT_FILE, Overrides, Settings};
-use motet_server::settings as server;
 use serde_json::{Value, json};
 
 use super::Context;
@@ -86,38 +85,4 @@ pub(crate) fn settings(args: &ServeArgs) -> CliResult<Settings> {
             .with_details(problems.iter().map(ToString::to_string).collect())
             .advise("see every setting with its explanation: motet config default")
     })
-}
-
-/// The same settings as the server's own rooms read them.
-pub(crate) fn for_server(settings: Settings) -> server::Settings {
-    let Settings { node, http, admin, data, resources, store, runs, models, log, shutdown, .. } = settings;
-    server::Settings {
-        node: server::NodeSettings { name: node.name },
-        http: server::HttpSettings {
-            address: http.address,
-            max_body_bytes: http.max_body_bytes,
-            max_in_flight: http.max_in_flight,
-            requests_per_second: http.requests_per_second,
-            max_wait: http.max_wait,
-            request_timeout: http.request_timeout,
-        },
-        admin: server::AdminSettings { address: admin.address },
-        data: server::DataSettings { folder: data.folder },
-        resources: server::ResourcesSettings { folder: resources.folder },
-        store: server::StoreSettings { url: store.url },
-        runs: server::RunsSettings {
-            max_live: runs.max_live,
-            max_unfinished: runs.max_unfinished,
-            shards: runs.shards,
-            retention: runs.retention,
-            recovery_per_second: runs.recovery_per_second,
-        },
-        models: server::ModelsSettings {
-            threads: models.threads,
-            cache_folder: models.cache_folder,
-            memory_bytes: models.memory_bytes,
-        },
-        log: server::LogSettings { format: log.format.as_str().to_owned(), filter: log.filter },
-        shutdown: server::ShutdownSettings { grace: shutdown.grace },
-    }
 }

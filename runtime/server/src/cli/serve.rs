@@ -46,7 +46,8 @@ pub(crate) async fn execute(context: &Context, args: ServeArgs) -> CliResult {
     let settings = config::settings(&args)?;
     let address = settings.http.address;
     context.output.note(format!("motet {} on http://{address}, stop with Ctrl-C", env!("CARGO_PKG_VERSION")));
-    Box::pin(bootstrap::serve(config::for_server(settings)))
+    Box::pin(bootstrap::serve(settings))
         .await
-        .map_err(|error| CliError::failed(format!("{error:#}")).advise("see what is set with: motet config check"))
+        // Each reason says itself what to do.
+        .map_err(|error| CliError::failed(format!("{error:#}")))
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use motet_config::Settings;
 use motet_server::bootstrap::{self, RunningServer};
-use motet_server::settings::Settings;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::client::Client;

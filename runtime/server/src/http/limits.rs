@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
-use crate::settings::HttpSettings;
+use motet_config::HttpSettings;
 
 /// Event streams at one time; each holds a connection, and an actor where its run would wait without one.
 const MAX_STREAMS: usize = 4096;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use motet_config::Settings;
 use motet_server::bootstrap;
-use motet_server::settings::Settings;
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

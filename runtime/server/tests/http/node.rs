@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use motet_config::Settings;
 use motet_server::bootstrap;
-use motet_server::settings::Settings;
 use serde_json::json;
 
 use crate::stage::{Memory, Stage};

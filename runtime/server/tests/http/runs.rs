@@ -49,7 +49,7 @@ async fn a_wait_that_expires_answers_with_the_run_as_it_stands() {
 
 #[tokio::test]
 async fn a_wait_is_cut_to_what_the_node_allows() {
-    let cut = |settings: &mut motet_server::settings::Settings| settings.http.max_wait = std::time::Duration::ZERO;
+    let cut = |settings: &mut motet_config::Settings| settings.http.max_wait = std::time::Duration::ZERO;
     let stage = Stage::with(Memory::Memory, cut).await;
     stage.post("/api/v1/workflows/stuck/runs?wait=60m", &json!({})).await.expect(202);
     stage.end().await;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use motet_config::Settings;
 use motet_server::bootstrap::{self, RunningServer};
-use motet_server::settings::Settings;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
