@@ -21,6 +21,8 @@ pub enum Address {
     Timers(ShardId),
     /// What brings unfinished runs up.
     Recovery,
+    /// What begins the runs of schedules.
+    Scheduler,
 }
 
 impl Address {
@@ -33,6 +35,7 @@ impl Address {
             Self::Index(..) => "index",
             Self::Timers(_) => "timers",
             Self::Recovery => "recovery",
+            Self::Scheduler => "scheduler",
         }
     }
 }
@@ -45,6 +48,7 @@ impl fmt::Display for Address {
             Self::Index(namespace, name) => write!(f, "index/{namespace}/{name}"),
             Self::Timers(shard) => write!(f, "timers/{shard}"),
             Self::Recovery => f.write_str("recovery"),
+            Self::Scheduler => f.write_str("scheduler"),
         }
     }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use motet_engine::definition::document::parse_definition_value;
-use motet_engine::definition::{Definition, IndexDefinition, ModelDefinition, Workflow};
+use motet_engine::definition::{Definition, IndexDefinition, ModelDefinition, ScheduleDefinition, Workflow};
 use motet_engine::id::{Name, Namespace};
+use motet_engine::time::Timestamp;
 use motet_store::StoreError;
 use motet_store::port::{DefinitionKind, PutOutcome, Store, StoredDefinition};
 
@@ -20,7 +21,7 @@ pub enum CatalogError {
     /// It does not exist.
     #[error("{kind} '{name}' does not exist in namespace '{namespace}'{}", .version.as_ref().map(|v| format!(" in version '{v}'")).unwrap_or_default())]
     Unknown {
-        /// `workflow`, `model` or `index`.
+        /// `workflow`, `model`, `index` or `schedule`.
         kind: &'static str,
         /// Tenant.
         namespace: Namespace,
@@ -32,7 +33,7 @@ pub enum CatalogError {
     /// What is stored is no definition of this binary's language.
     #[error("stored {kind} '{name}' cannot be read: {reason}")]
     Unreadable {
-        /// `workflow`, `model` or `index`.
+        /// `workflow`, `model`, `index` or `schedule`.
         kind: &'static str,
         /// Name.
         name: Name,
@@ -42,6 +43,22 @@ pub enum CatalogError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// How often a schedule is put again when another put came between.
+const PUTS: usize = 5;
+
+/// A schedule as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredSchedule {
+    /// Tenant.
+    pub namespace: Namespace,
+    /// How often it was put with other content, as a number.
+    pub revision: String,
+    /// When this revision was put: times before it never count.
+    pub since: Timestamp,
+    /// The schedule.
+    pub definition: Arc<ScheduleDefinition>,
 }
 
 type Versioned = (Namespace, Name, String);
@@ -122,10 +139,14 @@ impl Catalog {
     /// # Errors
     /// When the store fails.
     pub async fn put(&self, namespace: &Namespace, definition: &Definition) -> Result<PutOutcome, CatalogError> {
+        if let Definition::Schedule(schedule) = definition {
+            return self.put_revision(namespace, &schedule.name, &schedule.document).await;
+        }
         let (kind, name, version, document) = match definition {
             Definition::Workflow(w) => (DefinitionKind::Workflow, &w.name, w.version.clone(), &w.document),
             Definition::Model(m) => (DefinitionKind::Model, &m.name, m.version.clone(), &m.document),
             Definition::Index(i) => (DefinitionKind::Index, &i.name, "1".to_owned(), &i.document),
+            Definition::Schedule(s) => (DefinitionKind::Schedule, &s.name, "1".to_owned(), &s.document),
         };
         let outcome = self
             .store
@@ -145,6 +166,58 @@ impl Catalog {
         Ok(outcome)
     }
 
+    /// Every schedule that was not deleted. One that cannot be read is told in the log and left out.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn schedules(&self) -> Result<Vec<StoredSchedule>, StoreError> {
+        let stored = self.store.definitions(DefinitionKind::Schedule, None).await?;
+        Ok(stored.into_iter().filter(|stored| !is_deleted(stored)).filter_map(|stored| readable(&stored)).collect())
+    }
+
+    /// Ends a schedule; whether there was one. Its revisions stay in the store, the last one says that it is deleted.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn delete_schedule(&self, namespace: &Namespace, name: &Name) -> Result<bool, CatalogError> {
+        let there = self.store.definition(DefinitionKind::Schedule, namespace, name, None).await?;
+        if there.is_none_or(|there| is_deleted(&there)) {
+            return Ok(false);
+        }
+        let document = serde_json::json!({"kind": "Schedule", "name": name.as_str(), DELETED: true});
+        self.put_revision(namespace, name, &document).await.map(|_| true)
+    }
+
+    /// Puts a schedule: it may be changed, unlike what runs are pinned to, so each content is a revision.
+    async fn put_revision(
+        &self,
+        namespace: &Namespace,
+        name: &Name,
+        document: &serde_json::Value,
+    ) -> Result<PutOutcome, CatalogError> {
+        let mut outcome = PutOutcome::Conflict;
+        for _ in 0..PUTS {
+            let newest = self.store.definition(DefinitionKind::Schedule, namespace, name, None).await?;
+            if newest.as_ref().is_some_and(|newest| newest.document == *document) {
+                return Ok(PutOutcome::Unchanged);
+            }
+            let revision = newest.and_then(|newest| newest.version.parse::<u64>().ok()).map_or(1, |found| found + 1);
+            let new = StoredDefinition {
+                kind: DefinitionKind::Schedule,
+                namespace: namespace.clone(),
+                name: name.clone(),
+                version: revision.to_string(),
+                document: document.clone(),
+                created_at: self.clock.now(),
+            };
+            outcome = self.store.put_definition(new).await?;
+            if outcome != PutOutcome::Conflict {
+                break;
+            }
+        }
+        Ok(outcome)
+    }
+
     async fn stored(
         &self,
         kind: DefinitionKind,
@@ -158,6 +231,31 @@ impl Catalog {
             name: name.clone(),
             version: version.map(str::to_owned),
         })
+    }
+}
+
+/// The key of a revision that says that the schedule is no more.
+const DELETED: &str = "deleted";
+
+/// Whether the newest revision of a schedule says that it is no more.
+#[must_use]
+pub fn is_deleted(stored: &StoredDefinition) -> bool {
+    stored.kind == DefinitionKind::Schedule && stored.document[DELETED] == true
+}
+
+fn readable(stored: &StoredDefinition) -> Option<StoredSchedule> {
+    match compile(stored) {
+        Ok(Definition::Schedule(definition)) => Some(StoredSchedule {
+            namespace: stored.namespace.clone(),
+            revision: stored.version.clone(),
+            since: stored.created_at,
+            definition,
+        }),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::error!(%error, "a schedule stands still");
+            None
+        }
     }
 }
 
@@ -179,5 +277,6 @@ pub fn word(kind: DefinitionKind) -> &'static str {
         DefinitionKind::Workflow => "workflow",
         DefinitionKind::Model => "model",
         DefinitionKind::Index => "index",
+        DefinitionKind::Schedule => "schedule",
     }
 }

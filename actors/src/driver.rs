@@ -12,7 +12,7 @@ use motet_engine::command::Command;
 use motet_engine::event::Submission;
 use motet_engine::id::{CallId, Epoch, RunId, Seq};
 use motet_engine::input::{Input, Rejection};
-use motet_engine::run::{Phase, ReplayError, Run, State};
+use motet_engine::run::{Decision, Phase, ReplayError, Run, State};
 use motet_engine::time::Timestamp;
 use motet_store::StoreError;
 use motet_store::codec::{self, CodecError};
@@ -26,7 +26,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::ports::Clock;
 
 /// Schema version of the snapshots that this binary writes; others are dropped and rebuilt from the journal.
-const SNAPSHOT_SCHEMA: u32 = 1;
+const SNAPSHOT_SCHEMA: u32 = 2;
 
 /// A snapshot is written when this many events follow the last one.
 const SNAPSHOT_EVENTS: u64 = 64;
@@ -141,12 +141,8 @@ impl RunDriver {
     /// driver must be dropped: a new one recovers from what is durable.
     pub async fn handle(&mut self, input: &Input) -> Result<(), DriverError> {
         let now = self.parts.clock.now();
-        let events = self.run.decide(input, now)?;
+        let Decision { events, run: next } = self.run.decide(input, now)?;
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-        let mut next = self.run.clone();
-        for event in &events {
-            next.apply(event, now);
-        }
         let seq = Seq(self.run.seq().0 + 1);
         let head = head_of(&next);
         let payload = encode_events(&*self.parts.store, self.run.id(), events).await?;
@@ -247,16 +243,24 @@ async fn replay(
     run.ok_or(DriverError::Unknown(id))
 }
 
-/// The head row that belongs to a run's state.
-fn head_of(run: &Run) -> HeadChange {
-    let state = match run.phase() {
+/// The state that a run's head row has or will have.
+#[must_use]
+pub fn head_state(run: &Run) -> HeadState {
+    match run.phase() {
+        Phase::Active if run.is_paused() => HeadState::Paused,
         Phase::Active if run.calls_owed() > 0 => HeadState::Running,
         Phase::Active => HeadState::Waiting,
         Phase::Succeeded => HeadState::Succeeded,
         Phase::Failed => HeadState::Failed,
         Phase::Cancelled => HeadState::Cancelled,
         Phase::TimedOut => HeadState::TimedOut,
-    };
-    let wake_at: Option<Timestamp> = if state == HeadState::Waiting { run.next_wake() } else { None };
+    }
+}
+
+/// The head row that belongs to a run's state. Rows wake what has no actor: of a paused run that is its deadline.
+fn head_of(run: &Run) -> HeadChange {
+    let state = head_state(run);
+    let by_row = matches!(state, HeadState::Waiting | HeadState::Paused);
+    let wake_at: Option<Timestamp> = if by_row { run.next_wake() } else { None };
     HeadChange { state, wake_at }
 }

@@ -23,6 +23,8 @@ mod recovery;
 pub mod router;
 mod run_actor;
 pub mod runs;
+mod schedule_actor;
+pub mod schedules;
 pub mod stats;
 mod submission;
 pub mod supervisor;

@@ -3,8 +3,8 @@
 //! The tree: the root (which ends the process when a supervisor breaks) over the supervisors of runs, models, indexes
 //! and services; under each its children. Used by the server's bootstrap and by benches.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +28,8 @@ use crate::ports::{Clock, Entropy};
 use crate::recovery::Recovery;
 use crate::router::Router;
 use crate::runs::{RunNursery, Runs};
+use crate::schedule_actor::Scheduler;
+use crate::schedules::Schedules;
 use crate::supervisor::{Children, Nursery, RestartPolicy, Supervisor};
 use crate::timers::Timers;
 
@@ -97,6 +99,7 @@ impl Node {
             runs: Arc::clone(&runs),
             models: Arc::clone(&models),
             indexes: Arc::clone(&indexes),
+            schedules: Arc::new(Schedules::default()),
             catalog,
             census: Arc::clone(&census),
             entropy: Arc::clone(&parts.entropy),
@@ -113,13 +116,14 @@ impl Node {
         indexes.wire(tree.supervise(Arc::new(IndexNursery(Arc::clone(&indexes))), indexes.children()).await?);
         let services = Arc::new(Services {
             runs,
+            router: Arc::downgrade(&router),
             per_second: parts.recovery_per_second,
             children: Arc::default(),
             supervisor: std::sync::OnceLock::new(),
         });
         let supervisor = tree.supervise(Arc::clone(&services) as Arc<dyn Nursery>, &services.children).await?;
         let _ = services.supervisor.set(supervisor);
-        for service in [Address::Timers(ShardId(0)), Address::Recovery] {
+        for service in [Address::Timers(ShardId(0)), Address::Recovery, Address::Scheduler] {
             services.revive(&service).await.map_err(StoreError::Refused)?;
         }
         Ok(Self { router, store: parts.store, root, broken })
@@ -232,6 +236,7 @@ impl Actor for Root {
 /// The node's own actors, one of each.
 struct Services {
     runs: Arc<Runs>,
+    router: Weak<Router>,
     per_second: u32,
     children: Arc<Children>,
     supervisor: std::sync::OnceLock<ActorCell>,
@@ -249,6 +254,10 @@ impl Nursery for Services {
             Address::Recovery => {
                 let recovery = Recovery { runs, per_second: self.per_second };
                 Actor::spawn_linked(None, recovery, (), supervisor).await.map(|(actor, _)| actor.get_cell())
+            }
+            Address::Scheduler => {
+                let scheduler = Scheduler { router: Weak::clone(&self.router) };
+                Actor::spawn_linked(None, scheduler, (), supervisor).await.map(|(actor, _)| actor.get_cell())
             }
             _ => return Ok(()),
         };

@@ -3,6 +3,8 @@
 //! Checks who may do what, bounds what is admitted, and puts a time limit on every question. On one node every address
 //! is local. Used by the HTTP API, the CLI's embedded node, and by run actors for what their runs owe.
 
+mod steering;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,7 +19,7 @@ use motet_engine::time::Timestamp;
 use motet_engine::trace::TraceContext;
 use motet_engine::value::Value;
 use motet_store::StoreError;
-use motet_store::port::{PutOutcome, RunHead, RunQuery};
+use motet_store::port::{IdempotencyKey, PutOutcome, RunHead, RunQuery};
 
 use crate::address::Address;
 use crate::catalog::Catalog;
@@ -28,7 +30,10 @@ use crate::message::{Answer, Ask, ModelAsk, RouteError, RunAsk};
 use crate::models::Models;
 use crate::ports::{Clock, Entropy};
 use crate::runs::Runs;
+use crate::schedules::Schedules;
 use crate::submission::admit;
+pub use steering::ForkRequest;
+
 pub use crate::submission::{Begun, SubmitError, SubmitRequest, Submitted};
 
 /// One recorded event with its number and time.
@@ -47,6 +52,7 @@ pub struct Router {
     pub(crate) runs: Arc<Runs>,
     pub(crate) models: Arc<Models>,
     pub(crate) indexes: Arc<Indexes>,
+    pub(crate) schedules: Arc<Schedules>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) census: Arc<Census>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -66,6 +72,12 @@ impl Router {
     #[must_use]
     pub fn indexes(&self) -> &Arc<Indexes> {
         &self.indexes
+    }
+
+    /// The schedules, and how this node does with them.
+    #[must_use]
+    pub fn schedules(&self) -> &Arc<Schedules> {
+        &self.schedules
     }
 
     /// The runs of this node.
@@ -119,14 +131,21 @@ impl Router {
     /// # Errors
     /// When it may not be started or could not be made durable; then nothing was started.
     pub async fn begin(&self, caller: &Caller, request: SubmitRequest, awaited: bool) -> Result<Begun, SubmitError> {
-        caller.may(Action::SubmitRun)?;
-        if !self.is_open() {
-            return Err(SubmitError::Stopping);
-        }
-        let unfinished = self.runs.unfinished();
-        if unfinished >= self.max_unfinished {
-            return Err(SubmitError::Full(unfinished));
-        }
+        let entropy = self.entropy.next();
+        let shard = ShardId(u16::try_from(entropy % u64::from(self.runs.shards().max(1))).unwrap_or(0));
+        let id = RunId::new(self.clock.now(), shard, self.entropy.next());
+        self.begin_as(caller, request, id, awaited).await
+    }
+
+    /// The same with a given id, which must not be that of another run.
+    pub(crate) async fn begin_as(
+        &self,
+        caller: &Caller,
+        request: SubmitRequest,
+        id: RunId,
+        awaited: bool,
+    ) -> Result<Begun, SubmitError> {
+        self.check_room(caller)?;
         let workflow = self.catalog.workflow(&caller.namespace, &request.workflow, request.version.as_deref()).await?;
         let submission = Submission {
             namespace: caller.namespace.clone(),
@@ -139,13 +158,33 @@ impl Router {
             trace: caller.trace,
             at: self.clock.now(),
         };
-        let entropy = self.entropy.next();
-        let shard = ShardId(u16::try_from(entropy % u64::from(self.runs.shards().max(1))).unwrap_or(0));
-        let id = RunId::new(submission.at, shard, self.entropy.next());
         let (run, events) = Run::submit(id, &workflow, submission).map_err(SubmitError::Unfit)?;
-        let epoch = self.runs.epoch(shard).ok_or(SubmitError::Stopping)?;
+        self.admit(run, events, request.idempotency, awaited).await
+    }
+
+    fn check_room(&self, caller: &Caller) -> Result<(), SubmitError> {
+        caller.may(Action::SubmitRun)?;
+        if !self.is_open() {
+            return Err(SubmitError::Stopping);
+        }
+        let unfinished = self.runs.unfinished();
+        if unfinished >= self.max_unfinished {
+            return Err(SubmitError::Full(unfinished));
+        }
+        Ok(())
+    }
+
+    async fn admit(
+        &self,
+        run: Run,
+        events: Vec<Event>,
+        idempotency: Option<IdempotencyKey>,
+        awaited: bool,
+    ) -> Result<Begun, SubmitError> {
+        let id = run.id();
+        let epoch = self.runs.epoch(id.shard()).ok_or(SubmitError::Stopping)?;
         let reservation = self.runs.reserve(id);
-        let admitting = admit(Arc::clone(&self.runs), run, events, request.idempotency, reservation, epoch, awaited);
+        let admitting = admit(Arc::clone(&self.runs), run, events, idempotency, reservation, epoch, awaited);
         // On a task of its own: a client that hangs up while the commit is under way must not leave a durable run
         // that nobody carries on.
         match tokio::spawn(admitting).await {
@@ -270,16 +309,6 @@ impl Router {
         }
     }
 
-    /// Asks a run to end.
-    ///
-    /// # Errors
-    /// When the run does not exist or could not record it.
-    pub async fn cancel(&self, caller: &Caller, run: RunId, reason: Option<String>) -> Result<Answer, RouteError> {
-        allow(caller, Action::ControlRun)?;
-        let cancel = motet_engine::input::Input::Cancel { by: caller.principal.clone(), reason };
-        self.ask(caller, &Address::Run(run), Ask::Run(RunAsk::Input(cancel)), Duration::from_secs(30)).await
-    }
-
     /// Recorded events after `after`, in order, of at most `entries` journal entries.
     ///
     /// # Errors
@@ -315,7 +344,7 @@ impl Router {
         match definition {
             Definition::Model(model) => self.models.check(model)?,
             Definition::Index(index) => self.indexes.check(index)?,
-            Definition::Workflow(_) => {}
+            Definition::Workflow(_) | Definition::Schedule(_) => {}
         }
         let outcome = self
             .catalog
@@ -325,7 +354,29 @@ impl Router {
         if let (Definition::Model(model), PutOutcome::Created | PutOutcome::Unchanged) = (definition, outcome) {
             self.models.load(&caller.namespace, &model.name).await?;
         }
+        if matches!((definition, outcome), (Definition::Schedule(_), PutOutcome::Created)) {
+            self.schedules.changed();
+        }
         Ok(outcome)
+    }
+}
+
+impl Router {
+    /// Ends a schedule; whether there was one. The runs that it began go on.
+    ///
+    /// # Errors
+    /// When it is not allowed or the store fails.
+    pub async fn delete_schedule(&self, caller: &Caller, name: &Name) -> Result<bool, RouteError> {
+        allow(caller, Action::WriteDefinition)?;
+        let gone = self
+            .catalog
+            .delete_schedule(&caller.namespace, name)
+            .await
+            .map_err(|error| Failure::new(FailureClass::Unavailable, error.to_string()))?;
+        if gone {
+            self.schedules.changed();
+        }
+        Ok(gone)
     }
 }
 

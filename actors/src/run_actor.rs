@@ -139,6 +139,10 @@ impl RunActor {
         }
         match live.driver.handle(input).await {
             Ok(()) => {
+                if matches!(input, Input::Retry { .. }) {
+                    // It had ended, and counted no more.
+                    self.runs.count_unfinished(1);
+                }
                 answer(reply, Ok(Answer::Accepted));
                 self.go_on(myself, live).await;
                 Ok(())
@@ -165,6 +169,10 @@ impl RunActor {
 
     /// Sends what is owed and tells the watchers; leaves when there is nothing to stay for.
     async fn go_on(&self, myself: &ActorRef<Letter<RunMessage>>, live: &mut Live) {
+        if live.driver.run().phase().is_end() && live.expected {
+            // Brought up after its end for a message that may let it go on.
+            return;
+        }
         self.tell_watchers(live);
         if live.driver.run().phase().is_end() {
             return self.leave(myself, true);
@@ -190,14 +198,18 @@ impl RunActor {
     /// Sets the alarm, or leaves when the run only waits and nobody waits with it.
     async fn settle(&self, myself: &ActorRef<Letter<RunMessage>>, live: &mut Live) {
         if live.driver.run().phase().is_end() {
-            return;
+            // Brought up after its end, and the message changed nothing.
+            return self.leave(myself, false);
         }
         // One who went away must not keep a waiting run alive.
         live.watchers.retain(|(_, watcher)| !watcher.is_closed());
         let wake = live.driver.run().next_wake();
         let now = self.runs.clock().now();
+        // Calls of a paused run that are under way are answered here; those that were not sent are not owed now.
+        let run = live.driver.run();
+        let calls_done = if run.is_paused() { live.calls.is_empty() } else { run.calls_owed() == 0 };
         let parked = !live.expected
-            && live.driver.run().calls_owed() == 0
+            && calls_done
             && live.watchers.is_empty()
             && wake.is_none_or(|at| at.since(now) > PARK_AFTER);
         if parked {

@@ -219,8 +219,9 @@ impl Runs {
 
     /// Delivers a message to a run, bringing it up when it waits as a row.
     pub(crate) async fn ask(self: &Arc<Self>, caller: &Caller, run: RunId, ask: RunAsk) -> Result<Answer, RouteError> {
+        let revives = matches!(ask, RunAsk::Input(Input::Retry { .. }));
         for _ in 0..CHASES {
-            let mailbox = match self.find(run, true).await? {
+            let mailbox = match self.find(run, true, revives).await? {
                 Found::Ended(run) => return Ok(answer_for_ended(&run, &ask)),
                 Found::Live(mailbox) => mailbox,
             };
@@ -299,8 +300,9 @@ impl Runs {
         }
     }
 
-    /// The mailbox of a run, which is brought up when it waits as a row; `expected` when a message for it follows.
-    async fn find(self: &Arc<Self>, run: RunId, expected: bool) -> Result<Found, RouteError> {
+    /// The mailbox of a run, which is brought up when it waits as a row; `expected` when a message for it follows,
+    /// `revives` when that may let a run go on that has ended.
+    async fn find(self: &Arc<Self>, run: RunId, expected: bool, revives: bool) -> Result<Found, RouteError> {
         loop {
             let starting = match self.slots.get(&run).as_deref() {
                 Some(Slot::Live(mailbox)) => return Ok(Found::Live(mailbox.clone())),
@@ -313,19 +315,24 @@ impl Runs {
                 continue;
             }
             if let Some(reservation) = self.reserve(run) {
-                return self.bring_up(reservation, expected).await;
+                return self.bring_up(reservation, expected, revives).await;
             }
         }
     }
 
-    async fn bring_up(self: &Arc<Self>, reservation: Reservation, expected: bool) -> Result<Found, RouteError> {
+    async fn bring_up(
+        self: &Arc<Self>,
+        reservation: Reservation,
+        expected: bool,
+        revives: bool,
+    ) -> Result<Found, RouteError> {
         let run = reservation.run;
         let epoch = self.epoch(run.shard()).ok_or(RouteError::NotOwner)?;
         let driver = RunDriver::recover(&self.parts, run, epoch).await.map_err(|error| match error {
             DriverError::Unknown(run) => RouteError::Unknown(run.to_string()),
             error => RouteError::Failed(Failure::new(failure_class(&error), error.to_string())),
         })?;
-        if driver.run().phase().is_end() {
+        if driver.run().phase().is_end() && !revives {
             return Ok(Found::Ended(Box::new(driver.run().clone())));
         }
         reservation.start(Birth { driver, awaited_by: None, expected }).await.map(Found::Live)
@@ -333,7 +340,7 @@ impl Runs {
 
     /// Brings a run up unless it is up or has ended; for recovery and timers.
     pub(crate) async fn activate(self: &Arc<Self>, run: RunId) -> Result<(), RouteError> {
-        self.find(run, false).await.map(drop)
+        self.find(run, false, false).await.map(drop)
     }
 
     /// A run as it stands, live or not, without bringing it up.

@@ -8,7 +8,7 @@ use motet_engine::access::Denied;
 use motet_engine::event::Event;
 use motet_engine::failure::Failure;
 use motet_engine::id::{Epoch, Name, RunId};
-use motet_engine::run::Run;
+use motet_engine::run::{ForkError, Run};
 use motet_engine::schema::SchemaError;
 use motet_engine::value::Value;
 use motet_store::StoreError;
@@ -88,12 +88,27 @@ pub enum SubmitError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
+    /// The run to be forked cannot be reached.
+    #[error(transparent)]
+    Source(#[from] RouteError),
+    /// The run cannot be forked as asked.
+    #[error(transparent)]
+    Unforkable(ForkError),
     /// The store refused; nothing was started.
     #[error(transparent)]
     Driver(#[from] DriverError),
     /// Something broke inside.
     #[error(transparent)]
     Broken(#[from] Failure),
+}
+
+impl From<ForkError> for SubmitError {
+    fn from(error: ForkError) -> Self {
+        match error {
+            ForkError::Unfit(mistakes) => Self::Unfit(mistakes),
+            error => Self::Unforkable(error),
+        }
+    }
 }
 
 impl From<StoreError> for SubmitError {

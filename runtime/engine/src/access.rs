@@ -40,11 +40,13 @@ pub enum Action {
     SubmitRun,
     /// Read runs, their events and outputs.
     ReadRun,
-    /// Cancel and otherwise steer a run.
+    /// Cancel, pause, resume and retry a run.
     ControlRun,
-    /// Read workflows, models and indexes.
+    /// Send a run a signal.
+    SignalRun,
+    /// Read workflows, models, indexes and schedules.
     ReadDefinition,
-    /// Put workflows, models and indexes.
+    /// Put workflows, models, indexes and schedules, and delete schedules.
     WriteDefinition,
     /// Call a model outside a run.
     InferModel,

@@ -73,6 +73,12 @@ impl RunId {
         ShardId((self.0 >> 64) as u16 & (MAX_SHARDS - 1))
     }
 
+    /// The time of creation that the id carries; of a scheduled run, the time at which it was to begin.
+    #[must_use]
+    pub fn created_at(self) -> Timestamp {
+        Timestamp::from_millis(i64::try_from(self.0 >> 80).unwrap_or(i64::MAX))
+    }
+
     /// The sixteen bytes of the id, big-endian: the form in which stores keep it.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
@@ -275,6 +281,7 @@ mod tests {
         }
         assert!(early < late && early.to_string() < late.to_string());
         assert_eq!((early.shard(), late.shard()), (ShardId(5), ShardId(4095)));
+        assert_eq!(late.created_at(), Timestamp::from_millis(2_000));
     }
 
     #[test]

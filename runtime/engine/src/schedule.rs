@@ -5,6 +5,8 @@
 //! once; patterns for every hour go on by the real passing of time. Used by definitions and by the actor that begins
 //! scheduled runs.
 
+mod due;
+
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -14,6 +16,8 @@ use croner::parser::{CronParser, Seconds, Year};
 use jiff::ToSpan;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
+
+pub use due::{Due, LastRun, run_id};
 
 use crate::expression::wording::{nearest, shorten};
 use crate::time::Timestamp;

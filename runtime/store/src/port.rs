@@ -263,6 +263,8 @@ pub enum DefinitionKind {
     Model = 1,
     /// A vector index.
     Index = 2,
+    /// A schedule; its version counts how often it was changed.
+    Schedule = 3,
 }
 
 /// A stored definition.

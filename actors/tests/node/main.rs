@@ -3,123 +3,25 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests may fail loudly")]
 
-use std::sync::Arc;
+mod schedules;
+mod steering;
+mod world;
+
 use std::time::Duration;
 
 use motet_actors::address::Address;
 use motet_actors::message::{Answer, Ask, RouteError, RunAsk};
-use motet_actors::node::{Node, NodeParts};
-use motet_actors::ports::{SystemClock, SystemEntropy};
-use motet_actors::router::{SubmitError, SubmitRequest};
+use motet_actors::router::SubmitError;
 use motet_engine::access::{Caller, Principal};
-use motet_engine::definition::document::parse_definitions;
 use motet_engine::failure::FailureClass;
 use motet_engine::id::{Name, Namespace, RunId, Seq};
 use motet_engine::input::Rejection;
-use motet_engine::run::{Phase, Run};
-use motet_engine::trace::TraceContext;
+use motet_engine::run::Phase;
 use motet_engine::value::Value;
-use motet_models::fake::{CRASH_INPUT, FakeBackend};
-use motet_models::source::ArtefactCache;
-use motet_store::memory::MemoryStore;
-use motet_store::port::Store;
-use motet_store::sqlite::SqliteStore;
-use motet_vectors::embedded::EmbeddedBackend;
+use motet_models::fake::CRASH_INPUT;
 use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-struct World {
-    store: Arc<dyn Store>,
-    folder: tempfile::TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        Self { store: Arc::new(MemoryStore::new()), folder: tempfile::tempdir().unwrap() }
-    }
-
-    async fn node(&self) -> Node {
-        self.node_with(1_000, 1_000).await
-    }
-
-    async fn node_with(&self, max_live: usize, max_unfinished: u64) -> Node {
-        self.node_on(Arc::clone(&self.store), max_live, max_unfinished).await
-    }
-
-    /// A node over the database in this world's folder, which outlives the node.
-    async fn durable_node(&self) -> Node {
-        let store = SqliteStore::open(&self.folder.path().join("data")).await.unwrap();
-        self.node_on(Arc::new(store), 1_000, 1_000).await
-    }
-
-    async fn node_on(&self, store: Arc<dyn Store>, max_live: usize, max_unfinished: u64) -> Node {
-        Node::start(NodeParts {
-            name: "test".into(),
-            store,
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(SystemEntropy),
-            model_backends: vec![Arc::new(FakeBackend::new())],
-            vector_backends: vec![Arc::new(EmbeddedBackend::new(self.folder.path().join("indexes")))],
-            artefacts: Arc::new(ArtefactCache::new(self.folder.path().join("artefacts"))),
-            model_memory: 0,
-            shards: 4,
-            max_live,
-            max_unfinished,
-            recovery_per_second: 10_000,
-        })
-        .await
-        .unwrap()
-    }
-}
-
-fn caller() -> Caller {
-    Caller { namespace: Namespace::default(), principal: Principal::Local, trace: TraceContext::start(1, 1) }
-}
-
-async fn apply(node: &Node, yaml: &str) {
-    for definition in parse_definitions("test.yaml", yaml).unwrap() {
-        node.router().put(&caller(), &definition).await.unwrap();
-    }
-}
-
-fn request(workflow: &str, input: serde_json::Value) -> SubmitRequest {
-    SubmitRequest {
-        workflow: Name::new(workflow).unwrap(),
-        version: None,
-        input: input.into(),
-        tags: vec![],
-        priority: 0,
-        idempotency: None,
-    }
-}
-
-async fn submit(node: &Node, workflow: &str, input: serde_json::Value) -> RunId {
-    node.router().submit(&caller(), request(workflow, input)).await.unwrap().run
-}
-
-async fn finish(node: &Node, run: RunId) -> Run {
-    let run = node.router().wait_for_end(&caller(), run, PATIENCE).await.unwrap();
-    assert!(run.phase().is_end(), "{:?}", run.state());
-    run
-}
-
-fn output(run: &Run) -> serde_json::Value {
-    run.output().unwrap_or_else(|| panic!("{:?}", run.state().failure)).to_json()
-}
-
-const ECHO: &str = "
-kind: Model
-name: echo
-backend: fake
----
-kind: Workflow
-name: echo
-steps:
-  first: {call: model, model: echo, with: {text: '${ input.text }'}}
-  second: {call: model, model: echo, with: {text: '${ steps.first.output.text }'}}
-output: '${ steps.second.output.text }'
-";
+use world::{ECHO, PATIENCE, World, apply, caller, finish, output, request, submit};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_goes_through_models_to_its_end() {

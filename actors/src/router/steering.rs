@@ -1,0 +1,106 @@
+//! Steering runs from outside: cancel, signal, pause, resume, retry, fork.
+//!
+//! Holds no rules of runs: each is an input whose answer comes from the run. Used by the HTTP API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use motet_engine::access::{Action, Caller};
+use motet_engine::id::{RunId, ShardId};
+use motet_engine::input::Input;
+use motet_engine::run::Fork;
+use motet_engine::value::Value;
+use motet_store::port::IdempotencyKey;
+
+use super::{Begun, Router, SubmitError, allow};
+use crate::address::Address;
+use crate::message::{Answer, Ask, RouteError, RunAsk};
+
+/// How long the answer of a run is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A new run to be made of an existing one.
+#[derive(Debug, Clone)]
+pub struct ForkRequest {
+    /// The step to begin from, by name.
+    pub step: Arc<str>,
+    /// Another input; the existing run's where none is given.
+    pub input: Option<Value>,
+    /// Other outputs of steps that do not run again, by name.
+    pub outputs: BTreeMap<Arc<str>, Value>,
+    /// The client's key for repeating safely.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+impl Router {
+    /// Asks a run to end.
+    ///
+    /// # Errors
+    /// When the run does not exist or could not record it.
+    pub async fn cancel(&self, caller: &Caller, run: RunId, reason: Option<String>) -> Result<Answer, RouteError> {
+        self.steer(caller, Action::ControlRun, run, Input::Cancel { by: caller.principal.clone(), reason }).await
+    }
+
+    /// Sends a run a signal. It is durable when this returns; the same id counts once.
+    ///
+    /// # Errors
+    /// When the run does not exist or could not record it.
+    pub async fn signal(
+        &self,
+        caller: &Caller,
+        run: RunId,
+        name: Arc<str>,
+        payload: Value,
+        id: Arc<str>,
+    ) -> Result<Answer, RouteError> {
+        let signal = Input::Signal { name, payload, id, by: caller.principal.clone() };
+        self.steer(caller, Action::SignalRun, run, signal).await
+    }
+
+    /// Asks a run to stand still.
+    ///
+    /// # Errors
+    /// When the run does not exist or could not record it.
+    pub async fn pause(&self, caller: &Caller, run: RunId, reason: Option<String>) -> Result<Answer, RouteError> {
+        self.steer(caller, Action::ControlRun, run, Input::Pause { by: caller.principal.clone(), reason }).await
+    }
+
+    /// Asks a paused run to go on.
+    ///
+    /// # Errors
+    /// When the run does not exist or could not record it.
+    pub async fn resume(&self, caller: &Caller, run: RunId) -> Result<Answer, RouteError> {
+        self.steer(caller, Action::ControlRun, run, Input::Resume { by: caller.principal.clone() }).await
+    }
+
+    /// Asks a run that has ended to go on from the step of a name, or from the one that failed.
+    ///
+    /// # Errors
+    /// When the run does not exist or could not record it.
+    pub async fn retry(&self, caller: &Caller, run: RunId, from: Option<Arc<str>>) -> Result<Answer, RouteError> {
+        self.steer(caller, Action::ControlRun, run, Input::Retry { from, by: caller.principal.clone() }).await
+    }
+
+    async fn steer(&self, caller: &Caller, action: Action, run: RunId, input: Input) -> Result<Answer, RouteError> {
+        allow(caller, action)?;
+        self.ask(caller, &Address::Run(run), Ask::Run(RunAsk::Input(input)), PATIENCE).await
+    }
+
+    /// Starts a new run from a step of an existing one. It is durable when this returns.
+    ///
+    /// # Errors
+    /// When it may not be started or could not be made durable; then nothing was started.
+    pub async fn fork(&self, caller: &Caller, source: RunId, request: ForkRequest) -> Result<Begun, SubmitError> {
+        self.check_room(caller)?;
+        let source = self.read_run(caller, source).await?;
+        let at = self.clock.now();
+        // The new run goes its own way: also to a shard of its own.
+        let shard = ShardId(u16::try_from(self.entropy.next() % u64::from(self.runs.shards().max(1))).unwrap_or(0));
+        let id = RunId::new(at, shard, self.entropy.next());
+        let ForkRequest { step, input, outputs, idempotency } = request;
+        let fork = Fork { step, input, outputs, by: caller.principal.clone(), trace: caller.trace, at };
+        let (run, events) = source.fork(id, fork)?;
+        self.admit(run, events, idempotency, false).await
+    }
+}
