@@ -43,6 +43,7 @@ impl Actor for Recovery {
         for shard in (0..self.runs.shards()).map(ShardId) {
             brought += self.sweep(shard).await?;
         }
+        self.runs.nothing_left();
         if brought > 0 {
             tracing::info!(runs = brought, "unfinished runs brought up");
         }
@@ -65,6 +66,9 @@ impl Recovery {
             let Some(last) = found.last().copied() else { return Ok(brought) };
             let mut due = tokio::time::Instant::now();
             for run in found {
+                if self.runs.has_in_hand(run) {
+                    continue;
+                }
                 while !self.runs.has_room() {
                     tokio::time::sleep(NO_ROOM).await;
                 }
@@ -72,6 +76,7 @@ impl Recovery {
                     Ok(()) => brought += 1,
                     Err(error) => tracing::error!(%run, %error, "run cannot be brought up; it stays as it is"),
                 }
+                self.runs.looked_at();
                 due += pause;
                 tokio::time::sleep_until(due).await;
             }
