@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test test-full bench fix
+.PHONY: help demo run check test test-full bench bench-peers fix
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -13,7 +13,7 @@ BENCHES := $(addprefix --bench ,$(or $(BENCH),durable_runs batching cold_start p
 help: ## show this text
 	@echo "Motet: durable workflows over many machine-learning models, in one binary."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "One suite alone:       make test SUITE=crash"
 	@echo "The same random faults: MOTET_TEST_SEED=<the number that the suite printed> make test SUITE=crash"
@@ -35,7 +35,7 @@ check: ## formatting, lints, and the rules of the house
 
 test: ## every test once, in minutes; SUITE=name for one suite
 	@$(BUILD) --message-format=json-render-diagnostics > $(TARGET)/build.jsonl
-	@$(TARGET)/debug/suites $(SUITE) < $(TARGET)/build.jsonl
+	@tests/services/services run postgres -- $(TARGET)/debug/suites $(SUITE) < $(TARGET)/build.jsonl
 
 test-full: ## the long forms: 30 kills instead of 5, more random cases
 	@MOTET_TEST_FULL=1 PROPTEST_CASES=4096 $(MAKE) --no-print-directory test
@@ -43,6 +43,10 @@ test-full: ## the long forms: 30 kills instead of 5, more random cases
 bench: ## measure the release build against its goals, which takes minutes; BENCH=name for one
 	@$(CARGO) build --workspace --release --bins $(BENCHES)
 	@$(CARGO) bench --workspace $(BENCHES)
+
+bench-peers: ## compare with Restate and DBOS, installed into target/peers; PEER="motet dbos" for some
+	@$(CARGO) build --workspace --release --bins --bench peers
+	@$(CARGO) bench --workspace --bench peers -- $(PEER)
 
 fix: ## format, and let clippy mend what it can
 	@$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged

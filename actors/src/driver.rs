@@ -166,8 +166,10 @@ impl RunDriver {
         let append = Append {
             run: self.run.id(),
             epoch: self.epoch,
+            incarnation: None,
             entry: Entry { seq, count, at: now, payload },
             head: (head != self.head).then_some(head),
+            outbox: vec![],
         };
         self.parts.store.append(append).await?;
         self.run = next;

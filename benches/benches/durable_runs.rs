@@ -12,25 +12,11 @@ use anyhow::Result;
 use motet_benches::floor::{self, Floor};
 use motet_benches::load::{Reached, closed_loop};
 use motet_benches::machine;
+use motet_benches::three_steps;
 use motet_benches::verdict::Verdict;
 use motet_tests::client::Client;
 use motet_tests::node::{Node, NodeSettings};
 use motet_tests::place::build_folder;
-
-const MODEL: &str =
-    "kind: Model\nname: writer\nbackend: fake\nbatch: {max: 256}\nqueue: 4096\nparameters: {output_bytes: 128}\n";
-const WORKFLOW: &str = r#"
-kind: Workflow
-name: three
-version: "1"
-steps:
-  one: {call: model, model: writer, with: {text: "${ input.text }"}}
-  two: {call: model, model: writer, with: {text: "${ steps.one.output.text }"}}
-  three: {call: model, model: writer, with: {text: "${ steps.two.output.text }"}}
-output: {text: "${ steps.three.output.text }"}
-"#;
-const PATH: &str = "/api/v1/workflows/three/runs?wait=30s";
-const BODY: &str = r#"{"input":{"text":"what the first step is asked"}}"#;
 
 const CLIENTS: [usize; 3] = [1, 64, 256];
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -54,9 +40,8 @@ async fn main() -> Result<ExitCode> {
     let mut node =
         Node::start(NodeSettings::new(folder.path().join("data")).with("MOTET__LOG__FILTER", "warn")).await?;
     let client = node.client();
-    client.put_definition("models", "writer", MODEL).await?;
-    client.put_definition("workflows", "three", WORKFLOW).await?;
-    closed_loop(node.http(), PATH, BODY, 16, WARM_UP).await?;
+    three_steps::define(&client).await?;
+    closed_loop(&three_steps::submit(node.http()), 16, Duration::ZERO, WARM_UP).await?;
     let mut points = vec![];
     for clients in CLIENTS {
         machine::wait_until_quiet().await;
@@ -78,7 +63,7 @@ async fn point(node: &Node, client: &Client, clients: usize) -> Result<Point> {
         Ok((client.metric("motet_store_commits_total").await?, client.metric("motet_store_events_total").await?))
     };
     let before = counters().await?;
-    let reached = closed_loop(node.http(), PATH, BODY, clients, TIME).await?;
+    let reached = closed_loop(&three_steps::submit(node.http()), clients, Duration::ZERO, TIME).await?;
     let after = counters().await?;
     Ok(Point { reached, events_per_commit: (after.1 - before.1) / (after.0 - before.0).max(1.0) })
 }

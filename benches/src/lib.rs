@@ -1,10 +1,15 @@
-//! What the benches share: the machine, the load generator, the floor below the store, the verdict.
+//! What the benches share: the machine, the load generator, the work, the floor below the store, other engines, the
+//! verdict.
 //!
 //! Measures nothing by itself. Used by the benches beside it, which `make bench` runs.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench fails loudly")]
 
+pub mod echo;
 pub mod floor;
 pub mod load;
 pub mod machine;
+pub mod peers;
+pub mod three_steps;
 pub mod verdict;
+mod wire;

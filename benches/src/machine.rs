@@ -14,6 +14,9 @@ const QUIET_SECTORS: u64 = 512;
 /// Longest wait for a quiet disk.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What `/proc/stat` counts in: USER_HZ, which is 100 on every common system.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// Prints processor, memory, kernel, disk and the moment's load.
 pub fn print_facts() {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -30,7 +33,8 @@ pub fn print_facts() {
 }
 
 /// Type and options of the file system that holds a folder.
-fn file_system(folder: &Path) -> String {
+#[must_use]
+pub fn file_system(folder: &Path) -> String {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     let holding = mounts
         .lines()
@@ -55,6 +59,23 @@ pub async fn wait_until_quiet() {
             return;
         }
     }
+}
+
+/// Cores that were busy over a time, whoever used them; the caller's own use is part of it.
+pub async fn busy_cores(time: Duration) -> f64 {
+    let (begun, before) = (Instant::now(), busy_ticks());
+    let_pass(time).await;
+    let ticks = busy_ticks().saturating_sub(before);
+    ticks as f64 / TICKS_PER_SECOND / begun.elapsed().as_secs_f64()
+}
+
+/// What all processors together have spent on anything but idling and waiting for disks, in ticks.
+fn busy_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: Vec<u64> = fields.filter_map(|field| field.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; what comes after is part of the first two.
+    [0, 1, 2, 5, 6, 7].iter().filter_map(|&place| ticks.get(place)).sum()
 }
 
 fn sectors_written() -> u64 {

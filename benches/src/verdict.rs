@@ -26,6 +26,11 @@ impl Verdict {
         }
     }
 
+    /// Tells whether something was reached that is wished for, but not demanded.
+    pub fn aim(&mut self, reached: bool, wish: impl Into<String>) {
+        println!("{}  {}", if reached { "reached" } else { "not yet" }, wish.into());
+    }
+
     /// Success when nothing was missed.
     #[must_use]
     pub fn end(self) -> ExitCode {

@@ -98,7 +98,7 @@ async fn finished_run(store: &dyn Store, epochs: &[Epoch], number: u64, at: Time
     store.admit(admission(run, "past", number, at, input, begun, head)?).await?;
     let entry = Entry { seq: Seq(3), count: 2, at, payload: encode_journal(&ended)? };
     let head = Some(HeadChange { state: HeadState::Succeeded, wake_at: None });
-    store.append(Append { run, epoch: epochs[place], entry, head }).await?;
+    store.append(Append { run, epoch: epochs[place], incarnation: None, entry, head, outbox: vec![] }).await?;
     Ok(())
 }
 

@@ -1,11 +1,11 @@
 //! The rules of a write that need no storage: what every implementation refuses alike.
 //!
-//! Never reads or writes anything. Used by `memory` and by the planner of `sqlite`.
+//! Never reads or writes anything. Used by `memory` and by the planners of the others.
 
 use motet_engine::id::{Epoch, RunId, Seq, ShardId};
 
 use crate::StoreError;
-use crate::port::{Admission, Append, Entry, HeadChange, StoredDefinition};
+use crate::port::{Admission, Append, Entry, HeadChange, Incarnation, OutboxRow, StoredDefinition};
 
 /// Largest payload of one entry, snapshot or blob, in bytes.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 16 << 20;
@@ -39,7 +39,12 @@ pub(crate) fn append(append: &Append) -> Result<(), StoreError> {
     if append.entry.seq <= Seq(1) {
         return Err(StoreError::SeqTaken { run: append.run, seq: append.entry.seq });
     }
-    Ok(())
+    append.outbox.iter().try_for_each(outbox)
+}
+
+fn outbox(row: &OutboxRow) -> Result<(), StoreError> {
+    text("topic", &row.topic)?;
+    payload(&row.payload)
 }
 
 /// Refuses a definition that no store could keep.
@@ -58,6 +63,22 @@ pub(crate) fn payload(bytes: &[u8]) -> Result<(), StoreError> {
 /// Refuses a write whose epoch is not the shard's.
 pub(crate) fn epoch(shard: ShardId, carried: Epoch, current: Epoch) -> Result<(), StoreError> {
     if carried == current { Ok(()) } else { Err(StoreError::Fenced { shard, carried, current }) }
+}
+
+/// Refuses a write of a node that was fenced.
+pub(crate) fn incarnation(
+    carried: Option<Incarnation>,
+    lives: impl FnOnce(Incarnation) -> bool,
+) -> Result<(), StoreError> {
+    match carried {
+        Some(incarnation) if !lives(incarnation) => Err(StoreError::IncarnationFenced(incarnation)),
+        _ => Ok(()),
+    }
+}
+
+/// A lease in whole milliseconds, as stores keep it: at most some centuries.
+pub(crate) fn lease_millis(lease: std::time::Duration) -> i64 {
+    i64::try_from(lease.as_millis()).unwrap_or(i64::MAX).min(1 << 44)
 }
 
 /// Refuses an entry that does not begin with the run's next event: history has neither forks nor holes.

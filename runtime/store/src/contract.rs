@@ -8,6 +8,8 @@
 mod admission;
 mod journal;
 mod keeping;
+mod lease;
+mod outbox;
 mod query;
 
 use std::sync::Arc;
@@ -44,6 +46,10 @@ checks! {
     keeping: bytes_are_kept_once, bytes_go_with_their_last_run, definitions_are_immutable_per_version,
         the_newest_definition_is_current, ended_runs_are_forgotten, keys_outlive_their_runs_until_they_expire,
         epochs_only_grow, a_closed_store_refuses_writes;
+    outbox: records_come_back_in_the_order_of_commits, a_refused_write_leaves_no_record,
+        only_the_owner_forgets_records, positions_are_never_given_twice, many_writers_leave_no_gap;
+    lease: one_leads_at_a_time, terms_only_rise, a_leader_prolongs_its_lease, of_many_one_wins,
+        every_boot_has_its_number, a_fenced_node_writes_no_more, a_new_boot_fences_the_one_before;
 }
 
 /// The time at which every check begins.
@@ -104,7 +110,7 @@ fn keyed(run: RunId, key: &str, fingerprint: u8) -> Admission {
 }
 
 fn append(run: RunId, epoch: Epoch, entry: Entry) -> Append {
-    Append { run, epoch, entry, head: None }
+    Append { run, epoch, incarnation: None, entry, head: None, outbox: vec![] }
 }
 
 /// Admits a run and claims its shard.

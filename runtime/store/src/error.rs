@@ -4,6 +4,8 @@
 
 use motet_engine::id::{Epoch, RunId, Seq, ShardId};
 
+use crate::port::Incarnation;
+
 /// What the caller can do about an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ErrorClass {
@@ -30,6 +32,9 @@ pub enum StoreError {
         /// Epoch of the present owner.
         current: Epoch,
     },
+    /// The node that writes was declared dead, or its boot is unknown: it must stop and register again.
+    #[error("{0} is fenced: the node must stop its work and register again")]
+    IncarnationFenced(Incarnation),
     /// The event number is taken: the writer's picture of the run is stale and must be loaded again.
     #[error("event {seq} of {run} is already recorded")]
     SeqTaken {
@@ -52,8 +57,9 @@ pub enum StoreError {
         /// Who holds it, as far as it is known.
         holder: String,
     },
-    /// The disk failed or is full. The store refuses further writes until the process starts again, since what the
-    /// system says after a failed flush cannot be trusted.
+    /// The disk failed or is full, or the database server cannot be reached. A local store refuses further writes until
+    /// the process starts again, since what the system says after a failed flush cannot be trusted; a store on a server
+    /// recovers by itself. The write may turn out to be there.
     #[error("storage failed: {0}")]
     Storage(String),
     /// What was read is not what was written.
@@ -72,7 +78,7 @@ impl StoreError {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Fenced { .. } => ErrorClass::Fenced,
+            Self::Fenced { .. } | Self::IncarnationFenced(_) => ErrorClass::Fenced,
             Self::Busy => ErrorClass::Busy,
             Self::Storage(_) | Self::Closed => ErrorClass::Retryable,
             Self::SeqTaken { .. } | Self::UnknownRun(_) | Self::InUse { .. } | Self::Corrupt(_) | Self::Refused(_) => {

@@ -10,8 +10,10 @@ pub mod codec;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod error;
+mod headers;
 pub mod memory;
 pub mod port;
+pub mod postgres;
 pub mod sqlite;
 
 pub use error::{ErrorClass, StoreError};

@@ -4,10 +4,12 @@
 //! construction: this is the reference against which the other implementations are read. Used by tests, by the
 //! simulation and by a server that was told to keep nothing.
 
+mod lease;
 mod state;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,8 +19,9 @@ use motet_engine::value::BlobRef;
 use sha2::{Digest, Sha256};
 
 use crate::port::{
-    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, PutOutcome, RunHead,
-    RunQuery, RunStore, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, TimerStore,
+    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation, Leader,
+    LeaseStore, LiveNode, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore, ShardStore, Snapshot,
+    Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
 };
 use crate::{StoreError, check};
 use state::State;
@@ -154,6 +157,54 @@ impl BlobStore for MemoryStore {
 
     async fn blob(&self, blob: BlobRef) -> Result<Option<Bytes>, StoreError> {
         Ok(self.read().blob(blob))
+    }
+}
+
+#[async_trait]
+impl OutboxStore for MemoryStore {
+    async fn outbox(&self, shard: ShardId, after: u64, limit: u32) -> Result<Vec<OutboxRecord>, StoreError> {
+        Ok(self.read().outbox(shard, after, limit as usize))
+    }
+
+    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
+        self.write()?.outbox_done(shard, epoch, up_to)
+    }
+}
+
+#[async_trait]
+impl LeaseStore for MemoryStore {
+    async fn lead(&self, role: &Name, holder: &str, lease: Duration) -> Result<Option<Term>, StoreError> {
+        Ok(self.write()?.leases.lead(role, holder, lease))
+    }
+
+    async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError> {
+        Ok(self.write()?.leases.renew_lead(role, term, lease))
+    }
+
+    async fn resign(&self, role: &Name, term: Term) -> Result<(), StoreError> {
+        self.write()?.leases.resign(role, term);
+        Ok(())
+    }
+
+    async fn leader(&self, role: &Name) -> Result<Option<Leader>, StoreError> {
+        Ok(self.read().leases.leader(role))
+    }
+
+    async fn register(&self, node: &str, lease: Duration) -> Result<Incarnation, StoreError> {
+        Ok(self.write()?.leases.register(node, lease))
+    }
+
+    async fn renew(&self, incarnation: Incarnation, lease: Duration) -> Result<bool, StoreError> {
+        Ok(self.write()?.leases.renew(incarnation, lease))
+    }
+
+    async fn fence(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.write()?.leases.fence(incarnation);
+        Ok(())
+    }
+
+    async fn live(&self) -> Result<Vec<LiveNode>, StoreError> {
+        Ok(self.read().leases.live())
     }
 }
 

@@ -1,7 +1,10 @@
 //! The traits behind which state is remembered, and the records that cross them.
 //!
 //! Entries are bytes here: what they mean is the codec's and the engine's affair. Every write of a run carries its
-//! shard and epoch and is conditional on them. Implemented by `memory` and `sqlite`; used by the actors.
+//! shard and epoch and is conditional on them. Implemented by `memory`, `sqlite` and `postgres`; used by the actors.
+
+mod lease;
+mod outbox;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,6 +13,8 @@ use motet_engine::time::Timestamp;
 use motet_engine::value::BlobRef;
 
 use crate::StoreError;
+pub use lease::{Incarnation, Leader, LeaseStore, LiveNode, Term};
+pub use outbox::{OutboxRecord, OutboxRow, OutboxStore};
 
 /// State of a run as its head row shows it, for lists and recovery.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -125,10 +130,14 @@ pub struct Append {
     pub run: RunId,
     /// Epoch under which the writer owns the run's shard.
     pub epoch: Epoch,
+    /// The boot of the node that writes, where nodes are fenced as a whole; a fenced one is refused like an old epoch.
+    pub incarnation: Option<Incarnation>,
     /// The events.
     pub entry: Entry,
     /// The head's change, when there is one.
     pub head: Option<HeadChange>,
+    /// Records that leave the system because of the events; they are kept exactly when the events are.
+    pub outbox: Vec<OutboxRow>,
 }
 
 /// A run's state at some event, so that recovery reads the journal from there. Disposable.
@@ -345,7 +354,7 @@ pub struct StoreHealth {
 
 /// Everything that a node remembers, behind one object.
 #[async_trait]
-pub trait Store: RunStore + TimerStore + ShardStore + DefinitionStore + BlobStore {
+pub trait Store: RunStore + TimerStore + ShardStore + DefinitionStore + BlobStore + OutboxStore + LeaseStore {
     /// How the store does.
     fn health(&self) -> StoreHealth;
 

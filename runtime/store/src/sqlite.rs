@@ -11,7 +11,9 @@
 mod batch;
 mod connection;
 mod definition;
+mod lease;
 mod lock;
+mod outbox;
 mod plan;
 mod queue;
 mod reader;
@@ -36,10 +38,12 @@ use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
 use crate::port::{
-    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, PutOutcome, RunHead,
-    RunQuery, RunStore, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, TimerStore,
+    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation, Leader,
+    LeaseStore, LiveNode, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore, ShardStore, Snapshot,
+    Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
 };
 use crate::{StoreError, check};
+use lease::LeaseOp;
 use lock::FolderLock;
 use queue::{Op, Outcome, Queue, Status};
 use schema::Trouble;
@@ -88,6 +92,15 @@ impl SqliteStore {
             }
         });
         Ok(Self { queue, readers })
+    }
+}
+
+impl SqliteStore {
+    async fn change_lease(&self, op: LeaseOp) -> Result<Option<u64>, StoreError> {
+        match self.queue.write(Op::Lease(op)).await? {
+            Outcome::Lease(number) => Ok(number),
+            other => mismatch(other),
+        }
     }
 }
 
@@ -224,6 +237,54 @@ impl BlobStore for SqliteStore {
 
     async fn blob(&self, blob: BlobRef) -> Result<Option<Bytes>, StoreError> {
         reader::blob(&self.readers, blob).await
+    }
+}
+
+#[async_trait]
+impl OutboxStore for SqliteStore {
+    async fn outbox(&self, shard: ShardId, after: u64, limit: u32) -> Result<Vec<OutboxRecord>, StoreError> {
+        outbox::read(&self.readers, shard, after, limit).await
+    }
+
+    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
+        self.queue.write(Op::OutboxDone { shard, epoch, up_to }).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl LeaseStore for SqliteStore {
+    async fn lead(&self, role: &Name, holder: &str, lease: Duration) -> Result<Option<Term>, StoreError> {
+        let op = LeaseOp::Lead { role: role.clone(), holder: holder.to_owned(), lease };
+        Ok(self.change_lease(op).await?.map(Term))
+    }
+
+    async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError> {
+        Ok(self.change_lease(LeaseOp::RenewLead { role: role.clone(), term, lease }).await?.is_some())
+    }
+
+    async fn resign(&self, role: &Name, term: Term) -> Result<(), StoreError> {
+        self.change_lease(LeaseOp::Resign { role: role.clone(), term }).await.map(drop)
+    }
+
+    async fn leader(&self, role: &Name) -> Result<Option<Leader>, StoreError> {
+        lease::leader(&self.readers, role).await
+    }
+
+    async fn register(&self, node: &str, lease: Duration) -> Result<Incarnation, StoreError> {
+        let number = self.change_lease(LeaseOp::Register { node: node.to_owned(), lease }).await?;
+        number.map(Incarnation).ok_or_else(|| StoreError::Corrupt("a registered node has no number".to_owned()))
+    }
+
+    async fn renew(&self, incarnation: Incarnation, lease: Duration) -> Result<bool, StoreError> {
+        Ok(self.change_lease(LeaseOp::Renew { incarnation, lease }).await?.is_some())
+    }
+
+    async fn fence(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.change_lease(LeaseOp::Fence { incarnation }).await.map(drop)
+    }
+
+    async fn live(&self) -> Result<Vec<LiveNode>, StoreError> {
+        lease::live(&self.readers).await
     }
 }
 

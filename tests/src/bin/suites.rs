@@ -17,7 +17,7 @@ use serde_json::Value;
 const BUDGETS: [(&str, u64); 8] = [
     ("engine", 20),
     ("engine/properties", 60),
-    ("store", 30),
+    ("store", 90),
     ("models", 60),
     ("vectors", 40),
     ("tests/behaviour", 60),

@@ -29,6 +29,9 @@ impl<'a> Encoder<'a> {
     /// The tensor of an input with its dimension of rows, and whether the value was a single row.
     pub(super) fn encode(spec: &'a TensorSpec, value: &Value) -> Result<(Tensor, bool), Failure> {
         let mut encoder = Self { spec, lengths: vec![], depth: None, data: vec![], place: vec![] };
+        if spec.shape.is_empty() {
+            return Err(encoder.refused("the model describes this input without a dimension of rows".to_owned()));
+        }
         // The common case: a tensor from another step passes with its bytes as they are.
         let (tensor, depth) = if let Value::Tensor(tensor) = value {
             encoder.check_type(tensor)?;

@@ -9,9 +9,10 @@ use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
 use motet_engine::time::Timestamp;
 use motet_engine::value::BlobRef;
 
+use super::lease::Leases;
 use crate::port::{
-    Admission, Admitted, Append, DefinitionKind, Entry, HeadChange, HeadState, IdempotencyKey, PutOutcome, RunHead,
-    RunQuery, Snapshot, StoreHealth, StoredDefinition, StoredRun,
+    Admission, Admitted, Append, DefinitionKind, Entry, HeadChange, HeadState, IdempotencyKey, OutboxRecord,
+    PutOutcome, RunHead, RunQuery, Snapshot, StoreHealth, StoredDefinition, StoredRun,
 };
 use crate::{StoreError, check};
 
@@ -26,6 +27,10 @@ pub(super) struct State {
     epochs: HashMap<ShardId, Epoch>,
     definitions: Vec<StoredDefinition>,
     blobs: HashMap<[u8; 32], (Bytes, BTreeSet<RunId>)>,
+    outbox: BTreeMap<(ShardId, u64), OutboxRecord>,
+    /// The last position of each shard that was given out.
+    positions: HashMap<ShardId, u64>,
+    pub(super) leases: Leases,
     pub(super) health: StoreHealth,
 }
 
@@ -82,8 +87,9 @@ impl State {
     }
 
     pub(super) fn append(&mut self, append: Append) -> Result<(), StoreError> {
-        let Append { run, epoch, entry, head } = append;
+        let Append { run, epoch, incarnation, entry, head, outbox } = append;
         check::epoch(run.shard(), epoch, self.epoch(run.shard()))?;
+        check::incarnation(incarnation, |incarnation| self.leases.lives(incarnation))?;
         let kept = self.runs.get_mut(&run).ok_or(StoreError::UnknownRun(run))?;
         check::sequence(run, kept.next(), &entry)?;
         let at = entry.at;
@@ -92,6 +98,22 @@ impl State {
         if let Some(head) = head {
             self.change_head(run, head, at);
         }
+        let last = self.positions.entry(run.shard()).or_default();
+        for row in outbox {
+            *last += 1;
+            self.outbox.insert((run.shard(), *last), OutboxRecord { position: *last, run, row });
+        }
+        Ok(())
+    }
+
+    pub(super) fn outbox(&self, shard: ShardId, after: u64, limit: usize) -> Vec<OutboxRecord> {
+        let after = self.outbox.range((shard, after.saturating_add(1))..);
+        after.take_while(|((its, _), _)| *its == shard).take(limit).map(|(_, record)| record.clone()).collect()
+    }
+
+    pub(super) fn outbox_done(&mut self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
+        check::epoch(shard, epoch, self.epoch(shard))?;
+        self.outbox.retain(|(its, position), _| *its != shard || *position > up_to);
         Ok(())
     }
 

@@ -14,15 +14,17 @@ use sqlx::Arguments;
 use sqlx::sqlite::SqliteArguments;
 
 use crate::StoreError;
-use crate::port::{Admission, Entry, HeadChange, HeadState, Snapshot};
+use crate::headers::encode_headers;
+use crate::port::{Admission, Entry, HeadChange, HeadState, OutboxRow, Snapshot};
 
 /// Bytes of one packed journal row: 16 of the run, then the decimals of seq, count, time, place and length.
 const JOURNAL_ROW_BYTES: usize = 16 + 20 + 10 + 20 + 10 + 10;
 
 // `$n` is the n-th argument in every text; with `?n` a statement that leaves numbers out would get the wrong ones.
 // 1 journal rows, 2 their length, 3 payloads, 4 runs, 5 heads,
-// 6 idempotency keys, 7 claims, 8 snapshots, 9 blobs, 10 changes of the counts. `or rollback` spares the copy of
-// pages that undoing a single statement would need: a failed batch is undone whole.
+// 6 idempotency keys, 7 claims, 8 snapshots, 9 blobs, 10 changes of the counts, 11 outbox records, 12 their last
+// positions. `or rollback` spares the copy of pages that undoing a single statement would need: a failed batch is
+// undone whole.
 const JOURNAL: &str = "insert or rollback into journal (run, seq, count, at, payload)
   with recursive place (o) as (select 1 where $2 > 0 union all select o + 86 from place where o + 86 < $2)
   select substr($1, o, 16), cast(substr($1, o + 16, 20) as integer), cast(substr($1, o + 36, 10) as integer),
@@ -58,6 +60,12 @@ insert into blob_use (run, sha256)
 const COUNTS: &str = "update run_count set pending = pending + ($10->>0), running = running + ($10->>1),
   waiting = waiting + ($10->>2), paused = paused + ($10->>3), succeeded = succeeded + ($10->>4),
   failed = failed + ($10->>5), cancelled = cancelled + ($10->>6), timed_out = timed_out + ($10->>7);\n";
+const OUTBOX: &str = "insert or rollback into outbox (shard, position, run, event, topic, key, headers, payload)
+  select value->>0, value->>1, unhex(value->>2), unhex(value->>3), value->>4, unhex(value->>5), unhex(value->>6),
+    substr($3, value->>7, value->>8)
+  from json_each($11);
+insert into shard (shard, epoch, owner, outbox) select value->>0, 0, '', value->>1 from json_each($12) where true
+  on conflict (shard) do update set outbox = excluded.outbox;\n";
 
 /// Bytes that travel in a JSON list.
 pub(super) struct Hex<T>(pub(super) T);
@@ -111,6 +119,8 @@ pub(super) struct Batch {
     claims: Rows,
     snapshots: Rows,
     blobs: Rows,
+    outbox: Rows,
+    positions: Rows,
     counts: [i64; HeadState::ALL.len()],
     pub(super) entries: u64,
     pub(super) events: u64,
@@ -128,6 +138,8 @@ impl Batch {
             claims: Rows::default(),
             snapshots: Rows::default(),
             blobs: Rows::default(),
+            outbox: Rows::default(),
+            positions: Rows::default(),
             counts: [0; HeadState::ALL.len()],
             entries: 0,
             events: 0,
@@ -203,6 +215,25 @@ impl Batch {
         self.blobs.push(&(Hex(run.to_bytes()), Hex(sha256), place, length))
     }
 
+    pub(super) fn outbox(&mut self, run: RunId, position: u64, row: &OutboxRow) -> Result<(), StoreError> {
+        let (place, length) = self.payload(&row.payload);
+        self.outbox.push(&(
+            run.shard().0,
+            position,
+            Hex(run.to_bytes()),
+            Hex(row.event),
+            &row.topic,
+            row.key.as_ref().map(Hex),
+            Hex(encode_headers(&row.headers)?),
+            place,
+            length,
+        ))
+    }
+
+    pub(super) fn position(&mut self, shard: ShardId, last: u64) -> Result<(), StoreError> {
+        self.positions.push(&(shard.0, last))
+    }
+
     /// Where the bytes lie among the payloads, counted from 1, and how many they are.
     fn payload(&mut self, bytes: &[u8]) -> (usize, usize) {
         let place = self.payloads.len() + 1;
@@ -222,6 +253,7 @@ impl Batch {
             (!self.snapshots.is_empty(), SNAPSHOTS),
             (!self.blobs.is_empty(), BLOBS),
             (counted, COUNTS),
+            (!self.outbox.is_empty(), OUTBOX),
         ];
         if sections.iter().all(|(wanted, _)| !wanted) {
             return Ok(None);
@@ -243,6 +275,8 @@ impl Batch {
             .and_then(|()| arguments.add(self.snapshots.finish()))
             .and_then(|()| arguments.add(self.blobs.finish()))
             .and_then(|()| arguments.add(counts))
+            .and_then(|()| arguments.add(self.outbox.finish()))
+            .and_then(|()| arguments.add(self.positions.finish()))
             .map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(Some((text, arguments)))
     }

@@ -4,14 +4,14 @@
 //! truth; what it does not remember is looked up before. A batch's decisions are kept aside until its commit. Never
 //! waits. Used by the writer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use motet_engine::id::{Epoch, Namespace, RunId, Seq, ShardId};
 use motet_engine::time::Timestamp;
 
 use super::batch::Batch;
 use super::queue::{Op, Outcome};
-use crate::port::{Admission, Admitted, Append, Entry, HeadChange, HeadState, Snapshot};
+use crate::port::{Admission, Admitted, Append, Entry, HeadChange, HeadState, Incarnation, Snapshot};
 use crate::{StoreError, check};
 
 /// Runs that are remembered; twice as many at most. About 15 MB.
@@ -39,6 +39,10 @@ pub(super) type KeyName = (Namespace, String);
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) epochs: HashMap<ShardId, Epoch>,
+    /// The last position of each outbox that was given out.
+    pub(super) positions: HashMap<ShardId, u64>,
+    /// The boots of nodes that are not fenced.
+    pub(super) lives: HashSet<Incarnation>,
     // Two generations in place of an order of use: a run that is not touched while a whole generation fills is
     // forgotten and looked up again when it moves.
     young: HashMap<RunId, Tail>,
@@ -68,6 +72,7 @@ impl Known {
     /// Takes over what a batch decided, after its commit.
     pub(super) fn learn(&mut self, decided: Decided) {
         self.epochs.extend(decided.epochs);
+        self.positions.extend(decided.positions);
         for (run, tail) in decided.tails {
             if let Some(tail) = tail {
                 self.remember(run, tail);
@@ -80,6 +85,7 @@ impl Known {
 #[derive(Debug, Default)]
 pub(super) struct Decided {
     epochs: HashMap<ShardId, Epoch>,
+    positions: HashMap<ShardId, u64>,
     tails: HashMap<RunId, Option<Tail>>,
 }
 
@@ -109,7 +115,8 @@ impl Questions {
                 Op::Snapshot { run, .. } => {
                     questions.runs.extend((doubt || known.tail(*run).is_none()).then_some(*run));
                 }
-                Op::Claim { .. } | Op::Blob { .. } | Op::Define(_) | Op::Retain { .. } | Op::Close => {}
+                // What does not concern a run's journal asks nothing.
+                _ => {}
             }
         }
         questions.runs.sort_unstable();
@@ -151,7 +158,9 @@ impl<'a> Plan<'a> {
             Op::Claim { shard, owner } => self.claim(*shard, owner).map(Outcome::Claimed),
             Op::Blob { run, blob, data } => self.batch.blob(*run, blob.sha256, data).map(|()| Outcome::Done),
             // The writer gives these a transaction of their own and never plans them.
-            Op::Define(_) | Op::Retain { .. } | Op::Close => Err(StoreError::Closed),
+            Op::Define(_) | Op::Retain { .. } | Op::OutboxDone { .. } | Op::Lease(_) | Op::Close => {
+                Err(StoreError::Closed)
+            }
         }
     }
 
@@ -159,6 +168,9 @@ impl<'a> Plan<'a> {
     pub(super) fn finish(mut self) -> Result<(Batch, Decided), StoreError> {
         for (run, (head, at)) in self.heads {
             self.batch.head(run, head, at)?;
+        }
+        for (shard, last) in &self.decided.positions {
+            self.batch.position(*shard, *last)?;
         }
         Ok((self.batch, self.decided))
     }
@@ -173,6 +185,10 @@ impl<'a> Plan<'a> {
 
     fn epoch(&self, shard: ShardId) -> Epoch {
         self.decided.epochs.get(&shard).or_else(|| self.known.epochs.get(&shard)).copied().unwrap_or_default()
+    }
+
+    fn position(&self, shard: ShardId) -> u64 {
+        self.decided.positions.get(&shard).or_else(|| self.known.positions.get(&shard)).copied().unwrap_or_default()
     }
 
     fn admit(&mut self, admission: &Admission) -> Result<Admitted, StoreError> {
@@ -201,10 +217,19 @@ impl<'a> Plan<'a> {
     }
 
     fn append(&mut self, append: &Append) -> Result<(), StoreError> {
-        let Append { run, epoch, entry, head } = append;
+        let Append { run, epoch, incarnation, entry, head, outbox } = append;
         self.fence(*run, *epoch)?;
+        check::incarnation(*incarnation, |incarnation| self.known.lives.contains(&incarnation))?;
         let mut tail = self.tail(*run).ok_or(StoreError::UnknownRun(*run))?;
         check::sequence(*run, tail.next, entry)?;
+        let mut last = self.position(run.shard());
+        for row in outbox {
+            last += 1;
+            self.batch.outbox(*run, last, row)?;
+        }
+        if !outbox.is_empty() {
+            self.decided.positions.insert(run.shard(), last);
+        }
         self.batch.entry(*run, entry);
         tail.next = next(entry);
         if let Some(head) = head.map(check::head) {

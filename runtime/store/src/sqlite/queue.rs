@@ -13,6 +13,7 @@ use motet_engine::time::Timestamp;
 use motet_engine::value::BlobRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::lease::LeaseOp;
 use crate::StoreError;
 use crate::port::{Admission, Admitted, Append, PutOutcome, Snapshot, StoreHealth, StoredDefinition};
 
@@ -38,22 +39,32 @@ pub(super) enum Op {
     Blob { run: RunId, blob: BlobRef, data: Bytes },
     Define(Box<StoredDefinition>),
     Retain { ended_before: Timestamp, now: Timestamp, limit: u32 },
+    OutboxDone { shard: ShardId, epoch: Epoch, up_to: u64 },
+    Lease(LeaseOp),
     Close,
 }
 
 impl Op {
     /// Whether the write needs a transaction of its own.
     pub(super) fn stands_alone(&self) -> bool {
-        matches!(self, Self::Define(_) | Self::Retain { .. } | Self::Close)
+        matches!(self, Self::Define(_) | Self::Retain { .. } | Self::OutboxDone { .. } | Self::Lease(_) | Self::Close)
     }
 
     fn payload_bytes(&self) -> usize {
         match self {
             Self::Admit(admission) => admission.entry.payload.len(),
-            Self::Append(append) => append.entry.payload.len(),
+            Self::Append(append) => {
+                let outbox: usize = append.outbox.iter().map(|row| row.payload.len()).sum();
+                append.entry.payload.len() + outbox
+            }
             Self::Snapshot { snapshot, .. } => snapshot.state.len(),
             Self::Blob { data, .. } => data.len(),
-            Self::Claim { .. } | Self::Define(_) | Self::Retain { .. } | Self::Close => 0,
+            Self::Claim { .. }
+            | Self::Define(_)
+            | Self::Retain { .. }
+            | Self::OutboxDone { .. }
+            | Self::Lease(_)
+            | Self::Close => 0,
         }
     }
 }
@@ -64,6 +75,8 @@ pub(super) enum Outcome {
     Done,
     Admitted(Admitted),
     Claimed(Epoch),
+    /// The term or life that a change of a lease left, if there is one.
+    Lease(Option<u64>),
     Put(PutOutcome),
     Forgotten(u64),
 }

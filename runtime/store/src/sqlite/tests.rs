@@ -44,7 +44,7 @@ fn admission(run: RunId) -> Admission {
 }
 
 fn append(run: RunId, entry: Entry) -> Append {
-    Append { run, epoch: Epoch(1), entry, head: None }
+    Append { run, epoch: Epoch(1), incarnation: None, entry, head: None, outbox: vec![] }
 }
 
 /// A second connection behind the store's back.

@@ -24,8 +24,8 @@ use super::plan::{KeyName, Known, Plan, Questions, Tail, UsedKey};
 use super::queue::{Op, Outcome, Status, Write};
 use super::reader::{column, name, number, run_id, state};
 use super::schema::Trouble;
-use super::{definition, retention};
-use crate::StoreError;
+use super::{definition, lease, outbox, retention};
+use crate::{StoreError, check};
 
 /// Writes in one commit.
 const BATCH_WRITES: usize = 512;
@@ -65,12 +65,17 @@ impl Writer {
         status: Arc<Status>,
         lock: FolderLock,
     ) -> Result<Self, StoreError> {
-        let rows =
-            connection.fetch(sqlx::query("select shard, epoch from shard")).await.map_err(Trouble::into_error)?;
+        let rows = connection
+            .fetch(sqlx::query("select shard, epoch, outbox from shard"))
+            .await
+            .map_err(Trouble::into_error)?;
         let mut known = Known::default();
         for row in &rows {
-            known.epochs.insert(ShardId(number(row, 0)?), Epoch(number(row, 1)?));
+            let shard = ShardId(number(row, 0)?);
+            known.epochs.insert(shard, Epoch(number(row, 1)?));
+            known.positions.insert(shard, number(row, 2)?);
         }
+        known.lives = lease::lives(&mut connection).await.map_err(Trouble::into_error)?.into_iter().collect();
         Ok(Self { connection, writes, known, status, waiting: None, unmoved: true, lock })
     }
 
@@ -215,18 +220,37 @@ impl Writer {
             let error = StoreError::Storage(fault.clone());
             return write.answer(Err(error));
         }
-        let outcome = match &write.op {
-            Op::Define(new) => definition::put(&mut self.connection, new).await.map(Outcome::Put),
-            Op::Retain { ended_before, now, limit } => {
-                retention::forget(&mut self.connection, *ended_before, *now, *limit).await.map(|gone| {
-                    self.known.forget(&gone);
-                    Outcome::Forgotten(gone.len() as u64)
-                })
-            }
-            _ => Ok(Outcome::Done),
-        };
+        let outcome = self.carry_out(&write.op).await;
         self.unmoved = true;
-        write.answer(outcome.map_err(|trouble| self.fail(trouble)));
+        write.answer(outcome.unwrap_or_else(|trouble| Err(self.fail(trouble))));
+    }
+
+    async fn carry_out(&mut self, op: &Op) -> Result<Result<Outcome, StoreError>, Trouble> {
+        match op {
+            Op::Define(new) => {
+                let put = definition::put(&mut self.connection, new).await?;
+                Ok(Ok(Outcome::Put(put)))
+            }
+            Op::Retain { ended_before, now, limit } => {
+                let gone = retention::forget(&mut self.connection, *ended_before, *now, *limit).await?;
+                self.known.forget(&gone);
+                Ok(Ok(Outcome::Forgotten(gone.len() as u64)))
+            }
+            Op::OutboxDone { shard, epoch, up_to } => {
+                let current = self.known.epochs.get(shard).copied().unwrap_or_default();
+                if let Err(fenced) = check::epoch(*shard, *epoch, current) {
+                    return Ok(Err(fenced));
+                }
+                outbox::forget(&mut self.connection, *shard, *up_to).await?;
+                Ok(Ok(Outcome::Done))
+            }
+            Op::Lease(op) => {
+                let number = lease::change(&mut self.connection, op).await?;
+                self.known.lives = lease::lives(&mut self.connection).await?.into_iter().collect();
+                Ok(Ok(Outcome::Lease(number)))
+            }
+            _ => Ok(Ok(Outcome::Done)),
+        }
     }
 
     /// The error for the callers; a failing disk also ends all writing.

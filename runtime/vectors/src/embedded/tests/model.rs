@@ -49,11 +49,13 @@ fn score(metric: Metric, row: [f32; 3], wanted: [f32; 3]) -> f64 {
     let sum =
         |of: fn(f64, f64) -> f64| row.iter().zip(wanted).map(|(&a, b)| of(f64::from(a), f64::from(b))).sum::<f64>();
     let length = |vector: [f32; 3]| vector.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-    match metric {
+    let score = match metric {
         Metric::Euclidean => sum(|a, b| (a - b).powi(2)),
         Metric::Dotproduct => sum(|a, b| a * b),
         Metric::Cosine => sum(|a, b| a * b) / length(row) / length(wanted),
-    }
+    };
+    // -0 and 0 are one score, whose order is that of the ids.
+    score + 0.0
 }
 
 /// Compares an answer with the model's. Cosines are rounded, so there only scores, set and order of equals are fixed.
