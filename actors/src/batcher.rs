@@ -140,8 +140,8 @@ impl<T> Batcher<T> {
     }
 
     /// The next batch, or none while none is ready: a bucket is ready when it is full or when its oldest call has
-    /// waited for the window. A call that is larger than a batch goes alone.
-    pub fn take(&mut self, now: Instant) -> Option<Vec<Waiting<T>>> {
+    /// waited for the window. It has at most `most` calls. A call that is larger than a batch goes alone.
+    pub fn take(&mut self, now: Instant, most: usize) -> Option<Vec<Waiting<T>>> {
         let ready = |bucket: &Bucket<T>| {
             let waited = bucket.oldest().map(|arrived| now.saturating_duration_since(arrived));
             bucket.is_full(&self.policy) || waited.is_some_and(|waited| waited >= self.policy.window)
@@ -154,7 +154,9 @@ impl<T> Batcher<T> {
         let bucket = self.buckets.get_mut(&key)?;
         let (mut rows, mut bytes) = (0u64, 0u64);
         let mut batch = vec![];
-        while let Some((&turn, next)) = bucket.waiting.first_key_value() {
+        while batch.len() < most
+            && let Some((&turn, next)) = bucket.waiting.first_key_value()
+        {
             rows += u64::from(next.rows);
             bytes = bytes.saturating_add(next.bytes);
             let fits = rows <= u64::from(self.policy.max) && bytes <= self.policy.max_bytes;
@@ -212,10 +214,10 @@ mod tests {
         for item in 1..=3 {
             batcher.push(waiting(item, start)).unwrap();
         }
-        assert_eq!(items(batcher.take(start)), [1, 2]);
-        assert!(items(batcher.take(start)).is_empty());
+        assert_eq!(items(batcher.take(start, usize::MAX)), [1, 2]);
+        assert!(items(batcher.take(start, usize::MAX)).is_empty());
         assert_eq!(batcher.ready_at(), Some(start + Duration::from_millis(50)));
-        assert_eq!(items(batcher.take(start + Duration::from_millis(50))), [3]);
+        assert_eq!(items(batcher.take(start + Duration::from_millis(50), usize::MAX)), [3]);
         assert!(batcher.is_empty());
     }
 
@@ -227,9 +229,9 @@ mod tests {
         for item in 2..=4 {
             batcher.push(waiting(item, start)).unwrap();
         }
-        assert_eq!(items(batcher.take(start)), [1]);
-        assert_eq!(items(batcher.take(start)), [2, 3]);
-        assert_eq!(items(batcher.take(start)), [4]);
+        assert_eq!(items(batcher.take(start, usize::MAX)), [1]);
+        assert_eq!(items(batcher.take(start, usize::MAX)), [2, 3]);
+        assert_eq!(items(batcher.take(start, usize::MAX)), [4]);
     }
 
     #[test]
@@ -240,9 +242,20 @@ mod tests {
         batcher.push(Waiting { length: 40, ..waiting(2, start) }).unwrap();
         batcher.push(Waiting { length: 12, ..waiting(3, start) }).unwrap();
         batcher.push(Waiting { length: 500, priority: 5, ..waiting(4, start) }).unwrap();
-        assert_eq!(items(batcher.take(start)), [4]);
-        assert_eq!(items(batcher.take(start)), [1, 3]);
-        assert_eq!(items(batcher.take(start)), [2]);
+        assert_eq!(items(batcher.take(start, usize::MAX)), [4]);
+        assert_eq!(items(batcher.take(start, usize::MAX)), [1, 3]);
+        assert_eq!(items(batcher.take(start, usize::MAX)), [2]);
+    }
+
+    #[test]
+    fn no_more_calls_are_taken_than_asked_for() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(policy(10, 1000, 0, &[]), 10);
+        for item in 1..=5 {
+            batcher.push(waiting(item, start)).unwrap();
+        }
+        assert_eq!(items(batcher.take(start, 2)), [1, 2]);
+        assert_eq!(items(batcher.take(start, 9)), [3, 4, 5]);
     }
 
     #[test]
@@ -255,7 +268,7 @@ mod tests {
             batcher.push(Waiting { priority: 1, arrived, ..waiting(item, start) }).unwrap();
         }
         let now = start + Duration::from_secs(20);
-        let order: Vec<_> = std::iter::from_fn(|| batcher.take(now)).flatten().map(|w| w.item).collect();
+        let order: Vec<_> = std::iter::from_fn(|| batcher.take(now, usize::MAX)).flatten().map(|w| w.item).collect();
         assert_eq!(order, [2, 1, 3]);
     }
 
@@ -267,7 +280,7 @@ mod tests {
         batcher.push(waiting(2, start)).unwrap();
         assert_eq!(batcher.push(waiting(3, start)).unwrap_err().item, 3);
         assert_eq!(batcher.expire(start).into_iter().map(|w| w.item).collect::<Vec<_>>(), [1]);
-        assert_eq!(items(batcher.take(start)), [2]);
+        assert_eq!(items(batcher.take(start, usize::MAX)), [2]);
     }
 
     proptest! {
@@ -285,7 +298,7 @@ mod tests {
                 prop_assert!(batcher.push(call).is_ok());
             }
             let mut seen = std::collections::BTreeSet::new();
-            while let Some(batch) = batcher.take(start) {
+            while let Some(batch) = batcher.take(start, usize::MAX) {
                 prop_assert!(!batch.is_empty());
                 if batch.len() > 1 {
                     prop_assert!(batch.iter().map(|w| w.rows).sum::<u32>() <= max);

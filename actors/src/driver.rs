@@ -62,7 +62,8 @@ pub struct NewRun {
 }
 
 impl NewRun {
-    /// Prepares what admits a run: everything that follows from the submission at once is in its first entry.
+    /// Prepares what admits a run: everything that follows from the submission at once is in its first entry. A run
+    /// that is `held` waits for its turn: what it owes is not sent yet.
     ///
     /// # Errors
     /// When the events cannot be encoded or their large values not be stored.
@@ -71,6 +72,7 @@ impl NewRun {
         run: Run,
         events: Vec<motet_engine::event::Event>,
         idempotency: Option<IdempotencyKey>,
+        held: bool,
     ) -> Result<Self, DriverError> {
         let submission: &Submission = run.submission();
         let (namespace, workflow) = (submission.namespace.clone(), submission.workflow.clone());
@@ -78,7 +80,7 @@ impl NewRun {
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
         let payload = encode_events(store, run.id(), events).await?;
         let entry = Entry { seq: Seq(1), count, at, payload };
-        let head = head_of(&run);
+        let head = head_of(&run, held);
         let run_id = run.id();
         Ok(Self {
             run,
@@ -93,7 +95,10 @@ impl NewRun {
     pub async fn admit(self, parts: &DriverParts, epoch: Epoch) -> Result<(Admitted, RunDriver), StoreError> {
         let head = self.admission.head;
         let admitted = parts.store.admit(self.admission).await?;
-        Ok((admitted, RunDriver { parts: parts.clone(), run: self.run, epoch, head, sent: 0, snapshot: Seq(0) }))
+        Ok((
+            admitted,
+            RunDriver { parts: parts.clone(), run: self.run, epoch, head, held: false, sent: 0, snapshot: Seq(0) },
+        ))
     }
 }
 
@@ -114,6 +119,7 @@ pub struct RunDriver {
     run: Run,
     epoch: Epoch,
     head: HeadChange,
+    held: bool,
     sent: u64,
     snapshot: Seq,
 }
@@ -125,7 +131,18 @@ impl RunDriver {
     /// When it does not exist or cannot be rebuilt.
     pub async fn recover(parts: &DriverParts, run: RunId, epoch: Epoch) -> Result<Self, DriverError> {
         let (run, head, snapshot) = load(parts, run).await?;
-        Ok(Self { parts: parts.clone(), run, epoch, head, sent: 0, snapshot })
+        Ok(Self { parts: parts.clone(), run, epoch, head, held: false, sent: 0, snapshot })
+    }
+
+    /// Says whether the run waits for its turn: its head row then says so too.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Whether the run was worked on before; one that waits for its first turn was not.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.head.state != HeadState::Pending
     }
 
     /// The run as it stands.
@@ -144,7 +161,7 @@ impl RunDriver {
         let Decision { events, run: next } = self.run.decide(input, now)?;
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
         let seq = Seq(self.run.seq().0 + 1);
-        let head = head_of(&next);
+        let head = head_of(&next, self.held);
         let payload = encode_events(&*self.parts.store, self.run.id(), events).await?;
         let append = Append {
             run: self.run.id(),
@@ -259,10 +276,14 @@ pub fn head_state(run: &Run) -> HeadState {
     }
 }
 
-/// The head row that belongs to a run's state. Rows wake what has no actor: of a paused run that is its deadline.
-fn head_of(run: &Run) -> HeadChange {
-    let state = head_state(run);
-    let by_row = matches!(state, HeadState::Waiting | HeadState::Paused);
+/// The head row that belongs to a run's state; one that is held waits for its turn. Rows wake what has no actor: of a
+/// paused run that is its deadline.
+fn head_of(run: &Run, held: bool) -> HeadChange {
+    let state = match head_state(run) {
+        HeadState::Running if held => HeadState::Pending,
+        state => state,
+    };
+    let by_row = matches!(state, HeadState::Pending | HeadState::Waiting | HeadState::Paused);
     let wake_at: Option<Timestamp> = if by_row { run.next_wake() } else { None };
     HeadChange { state, wake_at }
 }

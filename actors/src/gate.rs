@@ -38,11 +38,11 @@ pub(crate) struct Entrant {
 
 /// Where a run stands that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
     /// How many go before it.
-    pub(crate) before: usize,
+    pub before: usize,
     /// How many of its group are worked on.
-    pub(crate) inside: usize,
+    pub inside: usize,
 }
 
 /// The groups that have runs inside or waiting.
@@ -154,6 +154,12 @@ impl Gate {
             self.groups.remove(group);
         }
         (admitted, again)
+    }
+
+    /// Whether a run waits.
+    pub(crate) fn is_waiting(&self, run: RunId) -> bool {
+        let line = self.of.get(&run).and_then(|group| self.groups.get(group));
+        line.is_some_and(|line| line.turns.contains_key(&run))
     }
 
     /// Where a run stands that waits; none when it does not.

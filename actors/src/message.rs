@@ -28,6 +28,8 @@ pub enum Ask {
 pub enum RunAsk {
     /// Take this input.
     Input(Input),
+    /// The limits of the workflow let it be worked on now.
+    Proceed,
     /// Answer as soon as an event after this one is recorded, or the run has ended.
     Watch {
         /// The last event that the asker knows.

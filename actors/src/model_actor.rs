@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use crate::batcher::{Batcher, Waiting};
 use crate::mailbox::{Letter, Vitals};
 use crate::memory_budget::MemoryShare;
+use crate::pace::Pace;
 use crate::stats::ModelStats;
 
 /// Where the answer to a call goes.
@@ -40,8 +41,8 @@ pub(crate) struct ModelCall {
 pub(crate) enum ModelMessage {
     /// Answer this call.
     Call(ModelCall),
-    /// This replica has answered its batch.
-    ReplicaFree(usize),
+    /// This replica has answered a batch of so many calls.
+    ReplicaFree { replica: usize, calls: usize },
     /// The window of the oldest call is over.
     WindowOver,
 }
@@ -62,6 +63,10 @@ pub(crate) struct ModelActor {
 pub(crate) struct Serving {
     batcher: Batcher<ModelCall>,
     free: Vec<usize>,
+    /// Calls that replicas work on.
+    under_way: usize,
+    pace: Option<Pace>,
+    begun: Instant,
     alarm: Option<(Instant, AbortHandle)>,
     mailbox: crate::mailbox::Mailbox<ModelMessage>,
 }
@@ -76,6 +81,9 @@ impl Actor for ModelActor {
         Ok(Serving {
             batcher: Batcher::new(self.definition.batch.clone(), queue),
             free: (0..self.replicas.len()).rev().collect(),
+            under_way: 0,
+            pace: self.definition.limits.rate.map(|rate| Pace::new(rate.count, rate.per)),
+            begun: Instant::now(),
             alarm: None,
             mailbox: crate::mailbox::Mailbox::new(myself, Arc::clone(&self.vitals)),
         })
@@ -90,7 +98,10 @@ impl Actor for ModelActor {
         let (_, message) = letter.open(&self.vitals);
         match message {
             ModelMessage::Call(call) => self.admit(serving, call),
-            ModelMessage::ReplicaFree(replica) => serving.free.push(replica),
+            ModelMessage::ReplicaFree { replica, calls } => {
+                serving.free.push(replica);
+                serving.under_way -= calls;
+            }
             ModelMessage::WindowOver => serving.alarm = None,
         }
         self.feed(serving);
@@ -135,7 +146,8 @@ impl ModelActor {
             answer(late.item.reply, Err(self.too_late()));
         }
         while let Some(replica) = serving.free.pop() {
-            let Some(batch) = serving.batcher.take(now) else {
+            let most = self.allowed(serving, now);
+            let Some(batch) = (most > 0).then(|| serving.batcher.take(now, most)).flatten() else {
                 serving.free.push(replica);
                 break;
             };
@@ -144,6 +156,11 @@ impl ModelActor {
             if batch.is_empty() {
                 serving.free.push(replica);
             } else {
+                if let Some(pace) = &mut serving.pace {
+                    // There were as many tokens when the batch was taken.
+                    let _ = pace.take(now.saturating_duration_since(serving.begun), count(batch.len()));
+                }
+                serving.under_way += batch.len();
                 self.run(serving, replica, batch);
             }
         }
@@ -151,19 +168,31 @@ impl ModelActor {
         self.set_alarm(serving, now);
     }
 
+    /// How many more calls the model's limits allow now.
+    fn allowed(&self, serving: &Serving, now: Instant) -> usize {
+        let most = self.definition.limits.concurrency.map_or(usize::MAX, |most| most as usize);
+        let paced = serving.pace.map(|pace| pace.available(now.saturating_duration_since(serving.begun)) as usize);
+        most.saturating_sub(serving.under_way).min(paced.unwrap_or(usize::MAX))
+    }
+
     fn run(&self, serving: &Serving, replica: usize, batch: Vec<ModelCall>) {
         let model = Arc::clone(&self.replicas[replica]);
         let (stats, mailbox, caller) = (Arc::clone(&self.stats), serving.mailbox.clone(), self.caller.clone());
-        let timeout = self.definition.timeout;
+        let (timeout, calls) = (self.definition.timeout, batch.len());
         tokio::spawn(async move {
             run_batch(&*model, batch, timeout, &stats).await;
             // The actor has ended when this fails, and its replicas with it.
-            let _ = mailbox.send(&caller, ModelMessage::ReplicaFree(replica), Duration::from_secs(30)).await;
+            let _ = mailbox.send(&caller, ModelMessage::ReplicaFree { replica, calls }, Duration::from_secs(30)).await;
         });
     }
 
     fn set_alarm(&self, serving: &mut Serving, now: Instant) {
-        let at = if serving.free.is_empty() { None } else { serving.batcher.ready_at() };
+        let ready = if serving.free.is_empty() { None } else { serving.batcher.ready_at() };
+        // A batch that is ready may have to wait for the rate; for room it waits without an alarm.
+        let paced = serving.pace.map(|pace| now + pace.wait(now.saturating_duration_since(serving.begun)));
+        let at = ready.map(|ready| paced.map_or(ready, |paced| paced.max(ready)));
+        let full = self.definition.limits.concurrency.is_some_and(|most| serving.under_way >= most as usize);
+        let at = at.filter(|_| !full);
         if serving.alarm.as_ref().map(|(at, _)| *at) == at {
             return;
         }
@@ -225,6 +254,10 @@ async fn infer(
     tokio::time::timeout(timeout, model.infer(request)).await.unwrap_or_else(|_| {
         Err(Failure::new(FailureClass::Timeout, format!("the model gave no answer within {timeout:?}")))
     })
+}
+
+fn count(calls: usize) -> u32 {
+    u32::try_from(calls).unwrap_or(u32::MAX)
 }
 
 /// Answers whoever still listens; one who went away needs no answer.

@@ -12,7 +12,7 @@ use motet_engine::id::ShardId;
 use motet_models::port::ModelBackend;
 use motet_models::source::ArtefactCache;
 use motet_store::StoreError;
-use motet_store::port::Store;
+use motet_store::port::{HeadState, Store};
 use motet_vectors::port::VectorBackend;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::Notify;
@@ -84,9 +84,8 @@ impl Node {
         };
         let runs = Runs::new(drivers, Arc::clone(&census), parts.shards.max(1), parts.max_live);
         claim_shards(&*parts.store, &runs, &parts.name).await?;
-        let unfinished: u64 =
-            parts.store.counts().await?.into_iter().filter(|(state, _)| !state.is_end()).map(|(_, count)| count).sum();
-        runs.count_unfinished(unfinished);
+        let later = parts.store.counts().await?.into_iter().filter(|(state, _)| *state < HeadState::Waiting);
+        runs.expect_later(later.map(|(_, count)| count).sum());
         let models = Models::new(
             Arc::clone(&catalog),
             Arc::clone(&census),

@@ -33,6 +33,19 @@ impl Pace {
         }
     }
 
+    /// How many tokens there are.
+    pub(crate) fn available(&self, now: Duration) -> u32 {
+        let missing = self.full_at.saturating_sub(now);
+        let there = self.span.saturating_sub(missing).as_nanos() / self.interval.as_nanos().max(1);
+        u32::try_from(there).unwrap_or(u32::MAX)
+    }
+
+    /// How long until there is a token.
+    pub(crate) fn wait(&self, now: Duration) -> Duration {
+        let mut tried = *self;
+        tried.take(now, 1).err().unwrap_or_default()
+    }
+
     /// Whether every token is there.
     pub(crate) fn is_full(&self, now: Duration) -> bool {
         self.full_at <= now
@@ -52,9 +65,11 @@ mod tests {
     #[test]
     fn a_span_of_tokens_may_go_at_once_and_comes_back_evenly() {
         let mut pace = Pace::new(10, at(1000));
-        for _ in 0..10 {
+        for left in (0..10).rev() {
             assert_eq!(pace.take(at(0), 1), Ok(()));
+            assert_eq!(pace.available(at(0)), left);
         }
+        assert_eq!((pace.available(at(250)), pace.wait(at(250)), pace.wait(at(30))), (2, at(0), at(70)));
         assert_eq!(pace.take(at(0), 1), Err(at(100)));
         assert_eq!(pace.take(at(99), 1), Err(at(1)));
         assert_eq!(pace.take(at(100), 1), Ok(()));

@@ -86,6 +86,9 @@ impl Recovery {
             all.brought += swept.brought;
             all.left |= swept.left;
         }
+        if !all.left {
+            self.runs.nothing_left();
+        }
         if all.brought > 0 {
             tracing::info!(runs = all.brought, "unfinished runs brought up");
         }
@@ -101,6 +104,9 @@ impl Recovery {
             let Some(last) = found.last().copied() else { return Ok(swept) };
             let mut due = tokio::time::Instant::now();
             for run in found {
+                if self.runs.has_in_hand(run) {
+                    continue;
+                }
                 while !self.runs.has_room() {
                     tokio::time::sleep(NO_ROOM).await;
                 }
@@ -112,6 +118,7 @@ impl Recovery {
                     }
                     Err(error) => tracing::error!(%run, %error, "run cannot be brought up; it stays as it is"),
                 }
+                self.runs.looked_at();
                 due += pause;
                 tokio::time::sleep_until(due).await;
             }

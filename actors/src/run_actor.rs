@@ -58,6 +58,8 @@ pub(crate) struct Birth {
     pub(crate) awaited_by: Option<Reply>,
     /// Whether it was brought up for a message that is on its way: it must not leave before it has read that.
     pub(crate) expected: bool,
+    /// Whether the limits of its workflow let it wait: it takes messages and sends nothing.
+    pub(crate) held: bool,
 }
 
 /// The actor's fixed parts.
@@ -76,6 +78,7 @@ pub(crate) struct Live {
     calls: HashMap<CallId, AbortHandle>,
     alarm: Option<(Timestamp, AbortHandle)>,
     expected: bool,
+    held: bool,
 }
 
 impl Drop for Live {
@@ -93,13 +96,14 @@ impl Actor for RunActor {
     type Arguments = Birth;
 
     async fn pre_start(&self, _: ActorRef<Self::Msg>, birth: Birth) -> Result<Live, ActorProcessingErr> {
-        let Birth { driver, awaited_by, expected } = birth;
+        let Birth { mut driver, awaited_by, expected, held } = birth;
+        driver.hold(held);
         let submission = driver.run().submission();
         let caller =
             Caller { namespace: submission.namespace.clone(), principal: Principal::System, trace: submission.trace };
         let priority = submission.priority;
         let watchers = awaited_by.map(|reply| (Awaited::End, reply)).into_iter().collect();
-        Ok(Live { driver, caller, priority, watchers, calls: HashMap::new(), alarm: None, expected })
+        Ok(Live { driver, caller, priority, watchers, calls: HashMap::new(), alarm: None, expected, held })
     }
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, live: &mut Live) -> Result<(), ActorProcessingErr> {
@@ -120,6 +124,13 @@ impl Actor for RunActor {
             RunAsk::Watch { beyond } => self.watch(live, Awaited::Beyond(beyond), message.reply),
             RunAsk::AwaitEnd => self.watch(live, Awaited::End, message.reply),
             RunAsk::Input(input) => return self.take(&myself, live, &input, message.reply).await,
+            RunAsk::Proceed => {
+                live.held = false;
+                live.driver.hold(false);
+                answer(message.reply, Ok(Answer::Accepted));
+                self.go_on(&myself, live).await;
+                return Ok(());
+            }
         }
         self.settle(&myself, live).await;
         Ok(())
@@ -145,10 +156,6 @@ impl RunActor {
         }
         match live.driver.handle(input).await {
             Ok(()) => {
-                if matches!(input, Input::Retry { .. }) {
-                    // It had ended, and counted no more.
-                    self.runs.count_unfinished(1);
-                }
                 answer(reply, Ok(Answer::Accepted));
                 self.go_on(myself, live).await;
                 Ok(())
@@ -162,7 +169,7 @@ impl RunActor {
             Err(DriverError::Store(error)) if error.class() == ErrorClass::Fenced => {
                 tracing::warn!(run = %self.run, %error, "fenced: this node stops the run");
                 answer(reply, Err(RouteError::NotOwner));
-                self.leave(myself, false);
+                self.leave(myself, live);
                 Ok(())
             }
             Err(DriverError::Store(error)) if matches!(error.class(), ErrorClass::Retryable | ErrorClass::Busy) => {
@@ -170,7 +177,7 @@ impl RunActor {
                 tracing::warn!(run = %self.run, %error, "run left until the store can be used");
                 let failure = Failure::new(FailureClass::Unavailable, error.to_string());
                 answer(reply, Err(RouteError::Failed(failure)));
-                self.leave(myself, false);
+                self.leave(myself, live);
                 self.runs.leave_for_later();
                 Ok(())
             }
@@ -190,7 +197,10 @@ impl RunActor {
         }
         self.tell_watchers(live);
         if live.driver.run().phase().is_end() {
-            return self.leave(myself, true);
+            return self.leave(myself, live);
+        }
+        if live.held {
+            return self.settle(myself, live).await;
         }
         for command in live.driver.take_unsent() {
             if let Command::Call { id, work, timeout } = command {
@@ -214,7 +224,7 @@ impl RunActor {
     async fn settle(&self, myself: &ActorRef<Letter<RunMessage>>, live: &mut Live) {
         if live.driver.run().phase().is_end() {
             // Brought up after its end, and the message changed nothing.
-            return self.leave(myself, false);
+            return self.leave(myself, live);
         }
         // One who went away must not keep a waiting run alive.
         live.watchers.retain(|(_, watcher)| !watcher.is_closed());
@@ -224,12 +234,12 @@ impl RunActor {
         let run = live.driver.run();
         let calls_done = if run.is_paused() { live.calls.is_empty() } else { run.calls_owed() == 0 };
         let parked = !live.expected
-            && calls_done
+            && (calls_done || live.held)
             && live.watchers.is_empty()
             && wake.is_none_or(|at| at.since(now) > PARK_AFTER);
         if parked {
             live.driver.save_snapshot().await;
-            self.leave(myself, false);
+            self.leave(myself, live);
             self.runs.parked(self.run, wake);
         } else {
             self.set_alarm(live, wake, now);
@@ -329,8 +339,8 @@ impl RunActor {
         }
     }
 
-    fn leave(&self, myself: &ActorRef<Letter<RunMessage>>, ended: bool) {
-        self.runs.left(self.run, ended);
+    fn leave(&self, myself: &ActorRef<Letter<RunMessage>>, live: &Live) {
+        self.runs.left(self.run, live.held && !live.driver.run().phase().is_end());
         myself.stop(None);
     }
 }

@@ -3,6 +3,8 @@
 //! At most one actor per run lives here; two that met through a race would be told apart by the store, which gives
 //! each event number once. Used by the router, the run actors, recovery and timers.
 
+mod turns;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -23,12 +25,15 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::address::Address;
 use crate::census::Census;
 use crate::driver::{self, DriverError, DriverParts, RunDriver};
+use crate::limits::RunLimits;
 use crate::mailbox::{Mailbox, SendError};
 use crate::message::{Answer, RouteError, RunAsk};
 use crate::ports::Clock;
 use crate::router::Router;
 use crate::run_actor::{Birth, RunActor, RunMessage, failure_class};
 use crate::supervisor::{Children, Nursery};
+
+pub use turns::Place;
 
 /// Places in a run's mailbox.
 const MAILBOX: usize = 1024;
@@ -51,6 +56,8 @@ enum Slot {
 enum Found {
     Live(Mailbox<RunMessage>),
     Ended(Box<Run>),
+    /// It stays a row until the limits of its workflow let it in.
+    Waits,
 }
 
 /// The live runs of this node.
@@ -65,7 +72,8 @@ pub struct Runs {
     router: OnceLock<Weak<Router>>,
     backlog: Notify,
     timer_hint: watch::Sender<Option<Timestamp>>,
-    unfinished: AtomicU64,
+    limits: RunLimits,
+    later: AtomicU64,
     idle: Notify,
 }
 
@@ -83,7 +91,8 @@ impl Runs {
             router: OnceLock::new(),
             backlog: Notify::new(),
             timer_hint: watch::channel(None).0,
-            unfinished: AtomicU64::new(0),
+            limits: RunLimits::new(),
+            later: AtomicU64::new(0),
             idle: Notify::new(),
         })
     }
@@ -144,7 +153,14 @@ impl Runs {
     }
 
     pub(crate) fn leave_for_later(&self) {
+        self.later.fetch_add(1, Ordering::Relaxed);
         self.backlog.notify_one();
+    }
+
+    /// A run that was left for later has been looked at.
+    pub(crate) fn looked_at(&self) {
+        // Saturating: a run may be found both by the sweep and by whoever asked for it.
+        let _ = self.later.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(1)));
     }
 
     pub(crate) fn timer_hints(&self) -> watch::Receiver<Option<Timestamp>> {
@@ -172,22 +188,33 @@ impl Runs {
         });
     }
 
-    /// Runs that were admitted and have not ended, whether they live or wait.
+    /// Runs that are worked on or wait for room, for their turn or for recovery. Those that wait for a time or a
+    /// signal cost nothing and do not count.
     #[must_use]
     pub fn unfinished(&self) -> u64 {
-        self.unfinished.load(Ordering::Relaxed)
+        (self.slots.len() + self.limits.waiting()) as u64 + self.later.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count_unfinished(&self, more: u64) {
-        self.unfinished.fetch_add(more, Ordering::Relaxed);
+    /// Whether somebody has a run in hand: it lives, or waits for its turn.
+    pub(crate) fn has_in_hand(&self, run: RunId) -> bool {
+        self.slots.contains_key(&run) || self.limits.is_waiting(run)
     }
 
-    /// A run has no actor any more.
-    pub(crate) fn left(&self, run: RunId, ended: bool) {
+    /// Everything that was left for later has been looked at.
+    pub(crate) fn nothing_left(&self) {
+        self.later.store(0, Ordering::Relaxed);
+    }
+
+    /// So many runs are left for later by an earlier life of the node.
+    pub(crate) fn expect_later(&self, runs: u64) {
+        self.later.fetch_add(runs, Ordering::Relaxed);
+    }
+
+    /// A run has no actor any more; one that never had its turn keeps its place in the line.
+    pub(crate) fn left(self: &Arc<Self>, run: RunId, keeps_turn: bool) {
         self.slots.remove(&run);
-        if ended {
-            // Saturating: a run that was brought up twice by a race may be counted out twice.
-            let _ = self.unfinished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(1)));
+        if !keeps_turn {
+            self.give_up_turn(run);
         }
         if self.slots.is_empty() {
             self.idle.notify_waiters();
@@ -224,6 +251,7 @@ impl Runs {
             let mailbox = match self.find(run, true, revives).await? {
                 Found::Ended(run) => return Ok(answer_for_ended(&run, &ask)),
                 Found::Live(mailbox) => mailbox,
+                Found::Waits => continue,
             };
             let (reply, answer) = oneshot::channel();
             match mailbox.try_send(caller, RunMessage { ask: ask.clone(), reply: Some(reply) }) {
@@ -267,10 +295,18 @@ impl Runs {
         }
     }
 
-    pub(crate) async fn wake(self: &Arc<Self>, caller: &Caller, run: RunId) {
+    /// Tells a run that time has passed; whether it had something to do about it.
+    pub(crate) async fn wake(self: &Arc<Self>, caller: &Caller, run: RunId) -> bool {
         match self.ask(caller, run, RunAsk::Input(Input::Woken)).await {
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%run, %error, "a run could not be woken; it stays due"),
+            Ok(Answer::Rejected(rejection)) => {
+                tracing::debug!(%run, %rejection, "a run was woken for nothing");
+                false
+            }
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(%run, %error, "a run could not be woken; it stays due");
+                false
+            }
         }
     }
 
@@ -327,7 +363,15 @@ impl Runs {
         if driver.run().phase().is_end() && !revives {
             return Ok(Found::Ended(Box::new(driver.run().clone())));
         }
-        reservation.start(Birth { driver, awaited_by: None, expected }).await.map(Found::Live)
+        let held = !driver.run().phase().is_end() && !self.limits.enter(driver.run(), driver.has_begun());
+        if held && !expected {
+            return Ok(Found::Waits);
+        }
+        let started = reservation.start(Birth { driver, awaited_by: None, expected, held }).await;
+        if started.is_err() {
+            self.give_up_turn(run);
+        }
+        started.map(Found::Live)
     }
 
     /// Brings a run up unless it is up or has ended; for recovery and timers.
@@ -379,7 +423,7 @@ impl Runs {
 
 fn answer_for_ended(run: &Run, ask: &RunAsk) -> Answer {
     match ask {
-        RunAsk::Input(_) => Answer::Rejected(Rejection::Ended),
+        RunAsk::Input(_) | RunAsk::Proceed => Answer::Rejected(Rejection::Ended),
         RunAsk::Watch { .. } => Answer::Progress { seq: run.seq(), ended: true },
         RunAsk::Read | RunAsk::AwaitEnd => Answer::State(Box::new(run.state().clone())),
     }
@@ -440,7 +484,9 @@ impl Nursery for RunNursery {
         let Address::Run(run) = child else { return };
         // A newer actor of the same run may live already; only a slot whose actor is dead is struck.
         let stale = |slot: &Slot| matches!(slot, Slot::Live(mailbox) if mailbox.is_gone());
-        self.0.slots.remove_if(run, |_, slot| stale(slot));
+        if self.0.slots.remove_if(run, |_, slot| stale(slot)).is_some() {
+            self.0.give_up_turn(*run);
+        }
         if !self.0.slots.contains_key(run) {
             self.0.census.leave(child);
         }

@@ -16,7 +16,7 @@ use motet_store::port::{Admitted, IdempotencyKey};
 use tokio::sync::oneshot;
 
 use crate::catalog::CatalogError;
-use crate::driver::{DriverError, NewRun};
+use crate::driver::{DriverError, NewRun, RunDriver};
 use crate::message::{Answer, RouteError};
 use crate::run_actor::Birth;
 use crate::runs::{Reservation, Runs};
@@ -127,25 +127,33 @@ pub(crate) async fn admit(
     epoch: Epoch,
     awaited: bool,
 ) -> Result<Begun, SubmitError> {
-    let new = NewRun::prepare(&*runs.parts().store, run, events, idempotency).await?;
-    let (admitted, driver) = new.admit(runs.parts(), epoch).await?;
-    match admitted {
-        Admitted::Replayed(run) => return Ok(Begun::replayed(run)),
-        Admitted::KeyReused(run) => return Err(SubmitError::KeyReused(run)),
-        Admitted::New => {}
+    let id = run.id();
+    let held = !runs.take_turn(&run);
+    let durable = make_durable(&runs, run, events, idempotency, held, epoch).await;
+    if !matches!(durable, Ok((Admitted::New, _))) {
+        runs.give_up_turn(id);
     }
+    let driver = match durable? {
+        (Admitted::New, driver) => driver,
+        (Admitted::Replayed(run), _) => return Ok(Begun::replayed(run)),
+        (Admitted::KeyReused(run), _) => return Err(SubmitError::KeyReused(run)),
+    };
     metrics::counter!("motet_runs_submitted_total").increment(1);
     let mut begun = Begun::new(driver.run().clone());
     if driver.run().phase().is_end() {
         return Ok(begun);
     }
-    runs.count_unfinished(1);
+    if held {
+        // If its turn has come meanwhile, whoever brings it up waits for the reservation to end.
+        drop(reservation);
+        return Ok(begun);
+    }
     let (reply, end) = oneshot::channel();
     begun.end = awaited.then_some(end);
     // The run is durable: whatever happens to its actor, it is not lost.
     match reservation.filter(|_| runs.has_room()) {
         Some(reservation) => {
-            let birth = Birth { driver, awaited_by: awaited.then_some(reply), expected: false };
+            let birth = Birth { driver, awaited_by: awaited.then_some(reply), expected: false, held: false };
             if let Err(error) = reservation.start(birth).await {
                 tracing::warn!(run = %begun.submitted.run, %error, "run admitted but not started; it is picked up later");
                 runs.leave_for_later();
@@ -154,4 +162,16 @@ pub(crate) async fn admit(
         None => runs.leave_for_later(),
     }
     Ok(begun)
+}
+
+async fn make_durable(
+    runs: &Arc<Runs>,
+    run: Run,
+    events: Vec<Event>,
+    idempotency: Option<IdempotencyKey>,
+    held: bool,
+    epoch: Epoch,
+) -> Result<(Admitted, RunDriver), SubmitError> {
+    let new = NewRun::prepare(&*runs.parts().store, run, events, idempotency, held).await?;
+    Ok(new.admit(runs.parts(), epoch).await?)
 }

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use motet_engine::id::ShardId;
+use futures::{StreamExt as _, stream};
+use motet_engine::id::{RunId, ShardId};
 use motet_engine::time::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -20,7 +21,14 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Due runs taken from one shard at a time.
-const BATCH: u32 = 256;
+const BATCH: u32 = 512;
+
+/// Runs that are woken at one time. Enough for full commits, few enough that what is submitted meanwhile finds a free
+/// reader and a place in the commits between them.
+const AT_ONCE: usize = 128;
+
+/// How soon it looks again when a run could not be woken, so that it cannot spin.
+const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
 /// The actor.
 pub(crate) struct Timers {
@@ -78,20 +86,28 @@ impl Timers {
         let store = &self.runs.parts().store;
         let mut next: Option<Timestamp> = None;
         for shard in (0..self.runs.shards()).map(ShardId) {
-            let now = self.runs.clock().now();
-            let Some(at) = store.next_wake(shard).await? else { continue };
-            if at > now {
-                next = Some(next.map_or(at, |next| next.min(at)));
-                continue;
-            }
-            for run in store.due(shard, now, BATCH).await? {
-                let caller = system_caller(motet_engine::id::Namespace::default());
-                self.runs.wake(&caller, run).await;
-            }
-            // More may be due, and what could not be woken is tried again; not at once, so that it cannot spin.
-            let soon = now.after(Duration::from_millis(100));
-            next = Some(next.map_or(soon, |next| next.min(soon)));
+            let at = loop {
+                let now = self.runs.clock().now();
+                match store.next_wake(shard).await? {
+                    None => break None,
+                    Some(at) if at > now => break Some(at),
+                    Some(_) => {}
+                }
+                let due = store.due(shard, now, BATCH).await?;
+                if !self.wake(due).await {
+                    break Some(now.after(AFTER_REFUSAL));
+                }
+            };
+            next = next.into_iter().chain(at).min();
         }
         Ok(next)
+    }
+
+    /// Wakes some runs, many at one time; whether all of them took it. One that did stays due no longer, since its
+    /// head has changed by then.
+    async fn wake(&self, due: Vec<RunId>) -> bool {
+        let caller = system_caller(motet_engine::id::Namespace::default());
+        let woken = stream::iter(due).map(|run| self.runs.wake(&caller, run)).buffer_unordered(AT_ONCE);
+        woken.fold(true, |all, woken| std::future::ready(all && woken)).await
     }
 }

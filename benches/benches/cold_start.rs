@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Result;
 use motet_benches::machine;
 use motet_benches::verdict::Verdict;
-use motet_tests::journal;
 use motet_tests::node::{Node, NodeSettings};
+use motet_tests::past::{self, Past};
 use motet_tests::place::build_folder;
 
 const RUNS: u64 = 100_000;
@@ -23,7 +23,7 @@ async fn main() -> Result<ExitCode> {
     machine::print_facts();
     let folder = tempfile::tempdir_in(build_folder())?;
     let data = folder.path().join("data");
-    journal::fill(&data, RUNS, SHARDS).await?;
+    past::fill_folder(&data, RUNS, SHARDS, Past::Finished).await?;
     machine::wait_until_quiet().await;
     let mut node = Node::prepare(NodeSettings::new(&data));
     let (mut slowest, mut largest) = (Duration::ZERO, 0);

@@ -10,6 +10,7 @@ pub mod floor;
 pub mod load;
 pub mod machine;
 pub mod peers;
+pub mod short_run;
 pub mod three_steps;
 pub mod verdict;
 mod wire;

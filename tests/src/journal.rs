@@ -1,30 +1,20 @@
 //! What a data folder holds, read straight from the store while no node runs on it.
 //!
-//! Never writes runs except in [`fill`], which makes a past for tests of cold starts. Used by the suites that check
-//! what was promised.
+//! Never writes. Used by the suites that check what was promised.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use futures::TryStreamExt;
-use futures::stream;
-use motet_engine::access::Principal;
-use motet_engine::event::{Event, Submission};
-use motet_engine::id::{CallId, Epoch, Name, Namespace, RunId, Seq, ShardId, StepIndex};
+use motet_engine::event::Event;
+use motet_engine::id::{Name, Namespace, RunId};
 use motet_engine::time::Timestamp;
-use motet_engine::trace::TraceContext;
-use motet_engine::value::Value;
-use motet_store::codec::{decode_journal, encode_journal};
-use motet_store::port::{Admission, Append, Entry, HeadChange, HeadState, RunQuery, RunStore, ShardStore, Store};
+use motet_store::codec::decode_journal;
+use motet_store::port::{HeadState, RunQuery, RunStore, Store};
 use motet_store::sqlite::SqliteStore;
 
 /// Rows of one page.
 const PAGE: u32 = 1_000;
-
-/// Writes under way at one time while a past is made.
-const IN_FLIGHT: usize = 512;
 
 /// One run as the store holds it.
 #[derive(Debug, Clone)]
@@ -33,6 +23,35 @@ pub struct Kept {
     pub state: HeadState,
     /// Its events in order.
     pub events: Vec<Event>,
+}
+
+/// One run with the times of its events.
+#[derive(Debug, Clone)]
+pub struct Timed {
+    /// State of its head row.
+    pub state: HeadState,
+    /// Its events in order, each with the time of its entry.
+    pub events: Vec<(Timestamp, Event)>,
+}
+
+/// Reads every run of one workflow in a folder.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_timed(folder: &Path, workflow: &str) -> Result<Vec<Timed>> {
+    let store = SqliteStore::open(folder).await?;
+    let mut timed = vec![];
+    let mut query = RunQuery { workflow: Some(Name::new(workflow)?), ..all_runs() };
+    loop {
+        let page = store.list(&query).await?;
+        let Some(last) = page.last() else { break };
+        query.before = Some(last.run);
+        for head in page {
+            timed.push(Timed { state: head.state, events: events_of(&store, head.run).await? });
+        }
+    }
+    store.close().await?;
+    Ok(timed)
 }
 
 /// Reads every run of a folder and checks that its events are numbered 1, 2, 3 and so on.
@@ -57,7 +76,7 @@ pub async fn read_store(store: &dyn Store) -> Result<BTreeMap<String, Kept>> {
         let Some(last) = page.last() else { break };
         query.before = Some(last.run);
         for head in page {
-            let events = events_of(store, head.run).await?;
+            let events = events_of(store, head.run).await?.into_iter().map(|(_, event)| event).collect();
             kept.insert(head.run.to_string(), Kept { state: head.state, events });
         }
     }
@@ -78,7 +97,7 @@ fn all_runs() -> RunQuery {
     }
 }
 
-async fn events_of(store: &dyn Store, run: RunId) -> Result<Vec<Event>> {
+async fn events_of(store: &dyn Store, run: RunId) -> Result<Vec<(Timestamp, Event)>> {
     let stored = store.load(run, true).await?.with_context(|| format!("{run} has a head and nothing else"))?;
     let mut events = vec![];
     for entry in stored.entries {
@@ -86,67 +105,8 @@ async fn events_of(store: &dyn Store, run: RunId) -> Result<Vec<Event>> {
         ensure!(entry.seq.0 == next, "{run}: event {next} should come, {} came", entry.seq);
         let decoded: Vec<Event> = decode_journal(&entry.payload)?;
         ensure!(decoded.len() == entry.count as usize, "{run}: an entry of {} counts {}", decoded.len(), entry.count);
-        events.extend(decoded);
+        events.extend(decoded.into_iter().map(|event| (entry.at, event)));
     }
     ensure!(!events.is_empty(), "{run} has no event");
     Ok(events)
-}
-
-/// Fills a folder with finished runs of the last hour, each with two entries of a few hundred bytes.
-///
-/// # Errors
-/// When the store refuses a write.
-pub async fn fill(folder: &Path, runs: u64, shards: u16) -> Result<()> {
-    let store = SqliteStore::open(folder).await?;
-    let mut epochs = vec![];
-    for shard in (0..shards).map(ShardId) {
-        epochs.push(store.claim(shard, "past").await?);
-    }
-    let (store_ref, epochs) = (&store, &epochs);
-    let first_at = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())? - 3_600_000;
-    let numbers = stream::iter((0..runs).map(anyhow::Ok));
-    numbers.try_for_each_concurrent(IN_FLIGHT, |number| finished_run(store_ref, epochs, number, first_at)).await?;
-    store.close().await?;
-    Ok(())
-}
-
-async fn finished_run(store: &SqliteStore, epochs: &[Epoch], number: u64, first_at: i64) -> Result<()> {
-    let at = Timestamp::from_millis(first_at + i64::try_from(number)?);
-    let place = usize::try_from(number)? % epochs.len();
-    let run = RunId::new(at, ShardId(u16::try_from(place)?), number);
-    let (workflow, version) = (Name::new("past")?, "1".to_owned());
-    let submission = Submission {
-        namespace: Namespace::default(),
-        principal: Principal::System,
-        workflow: workflow.clone(),
-        version: version.clone(),
-        input: Value::from(serde_json::json!({ "text": "a run of long ago", "number": number })),
-        tags: vec![],
-        priority: 0,
-        trace: TraceContext::start(u128::from(number) + 1, number + 1),
-        at,
-    };
-    let call = CallId { step: StepIndex(0), item: 0, attempt: 1 };
-    let with = Value::from(serde_json::json!({ "text": "what the model was asked" }));
-    let begun = [Event::Submitted(submission.into()), Event::CallScheduled { call, with }];
-    let output = Value::from(serde_json::json!({ "text": "what the model answered, at some length ".repeat(3) }));
-    let ended = [
-        Event::StepSucceeded { step: StepIndex(0), output: Some(output), fallback: false },
-        Event::RunSucceeded { output: None },
-    ];
-    let admission = Admission {
-        run,
-        namespace: Namespace::default(),
-        workflow,
-        version,
-        tags: vec![],
-        entry: Entry { seq: Seq(1), count: 2, at, payload: encode_journal(&begun)? },
-        head: HeadChange { state: HeadState::Running, wake_at: None },
-        idempotency: None,
-    };
-    store.admit(admission).await?;
-    let entry = Entry { seq: Seq(3), count: 2, at, payload: encode_journal(&ended)? };
-    let head = Some(HeadChange { state: HeadState::Succeeded, wake_at: None });
-    store.append(Append { run, epoch: epochs[place], incarnation: None, entry, head, outbox: vec![] }).await?;
-    Ok(())
 }

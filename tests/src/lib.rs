@@ -11,6 +11,7 @@ pub mod history;
 pub mod house;
 pub mod journal;
 pub mod node;
+pub mod past;
 pub mod place;
 pub mod ports;
 pub mod scale;

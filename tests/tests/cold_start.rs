@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use motet_tests::journal;
 use motet_tests::node::{Node, NodeSettings};
+use motet_tests::past::{self, Past};
 
 const RUNS: u64 = 100_000;
 const SHARDS: u16 = 64;
@@ -21,7 +21,7 @@ async fn a_long_past_costs_nothing_at_the_start() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
     let begun = Instant::now();
-    journal::fill(&data, RUNS, SHARDS).await?;
+    past::fill_folder(&data, RUNS, SHARDS, Past::Finished).await?;
     println!("{RUNS} finished runs were made in {:.1} s", begun.elapsed().as_secs_f64());
     let mut node = Node::prepare(NodeSettings::new(&data));
     let ready = node.restart().await?;

@@ -6,11 +6,13 @@
 
 mod apply;
 mod decide;
+mod persistent;
 mod state;
 
 use std::sync::Arc;
 
 pub use decide::{Decision, Fork, ForkError, MAX_KEPT_SIGNALS, MAX_SIGNAL_BYTES, MAX_SIGNALS};
+pub use persistent::{Iter, List};
 pub use state::{ItemState, ItemStatus, KeptSignal, Owed, Pause, Phase, RunFailure, State, StepState, StepStatus};
 
 use crate::command::{Command, CommandId, Work};
@@ -128,8 +130,8 @@ impl Run {
     /// Everything that the run waits for without owing a call, at most `most` of them: for each item when its wait
     /// ends and, where it is a signal, the signal's name and what is to be shown to whoever sends it.
     pub fn waits(&self, most: usize) -> Vec<Waiting<'_>> {
-        let listening = self.state.listening.iter().copied();
-        let timed = self.state.owed.wakes.iter().filter_map(|(_, id)| match id {
+        let listening = self.state.listening.keys().copied();
+        let timed = self.state.owed.wakes.keys().filter_map(|(_, id)| match id {
             CommandId::Wait(call) if !self.state.listening.contains(call) => Some(*call),
             _ => None,
         });
@@ -158,7 +160,7 @@ impl Run {
     /// Whether this call's attempt is still owed.
     #[must_use]
     pub fn owes(&self, call: CallId) -> bool {
-        self.state.owed.serials.contains_key(&call)
+        self.state.owed.serials.contains(&call)
     }
 
     /// Number of calls owed.
@@ -176,7 +178,7 @@ impl Run {
     /// While the run is paused only its own time goes on.
     fn wakes(&self) -> impl Iterator<Item = (Timestamp, CommandId)> + '_ {
         let paused = self.is_paused();
-        self.state.owed.wakes.iter().filter(move |(_, id)| !paused || *id == DEADLINE).copied()
+        self.state.owed.wakes.keys().filter(move |(_, id)| !paused || *id == DEADLINE).copied()
     }
 
     /// The run's output once it succeeded: what the definition says, or every step's output by name.

@@ -42,7 +42,7 @@ pub(super) enum Effect {
     /// It answers a submission.
     Answer { submission: usize, answer: Result<Admitted, String>, run: RunId },
     /// It has handled an input, after which the run stands like this.
-    Stands(Run),
+    Stands(Box<Run>),
     /// It sends a call that the same driver has sent before.
     SendsAgain(RunId, CallId),
     /// It answers that a run was cancelled.
@@ -147,7 +147,7 @@ impl Node {
         let Some(epoch) = self.epoch(id.shard()) else { return };
         self.begin(async move {
             let result = async {
-                let new = NewRun::prepare(&*parts.store, run, events, key).await?;
+                let new = NewRun::prepare(&*parts.store, run, events, key, false).await?;
                 let (admitted, driver) = new.admit(&parts, epoch).await?;
                 Ok((admitted, Box::new(driver)))
             };
@@ -252,7 +252,7 @@ impl Node {
                 if matches!(input, Input::Cancel { .. }) {
                     self.effects.push(Effect::Cancelled(run));
                 }
-                self.effects.push(Effect::Stands(driver.run().clone()));
+                self.effects.push(Effect::Stands(Box::new(driver.run().clone())));
                 self.live.entry(run).or_default().driver = Some(driver);
                 self.go_on(run);
             }

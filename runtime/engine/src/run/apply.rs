@@ -2,6 +2,7 @@
 //!
 //! An event that does not fit, which only a damaged journal could hold, changes nothing but the sequence number.
 
+use super::persistent::Map;
 use super::{DEADLINE, ItemState, ItemStatus, KeptSignal, Pause, Phase, Run, RunFailure, StepState, StepStatus};
 use crate::command::CommandId;
 use crate::definition::Call;
@@ -54,7 +55,7 @@ impl Run {
             Event::WaitBegan { call, with, until } => self.wait_began(*call, with, *until, at),
             Event::WaitEnded { call } => self.wait_ended(*call),
             Event::SignalReceived { name, payload, id, .. } => {
-                self.state.signal_ids.insert(id.clone());
+                self.state.signal_ids.insert(id.clone(), ());
                 let (name, id, payload) = (name.clone(), id.clone(), payload.clone());
                 self.state.signals.push_back(KeptSignal { name, id, payload, at });
             }
@@ -74,7 +75,7 @@ impl Run {
         self.state.phase = phase;
         self.state.finished_at = Some(at);
         self.state.owed.clear();
-        self.state.listening.clear();
+        self.state.listening = Map::default();
         self.state.paused = None;
     }
 
@@ -86,9 +87,10 @@ impl Run {
         if status == StepStatus::Failed {
             let calls: Vec<_> = self.state.owed.serials.keys().filter(|call| call.step == step).copied().collect();
             calls.into_iter().for_each(|call| self.state.owed.remove_call(call));
-            self.state.owed.wakes =
-                self.state.owed.wakes.iter().filter(|(_, id)| id.step() != Some(step)).copied().collect();
-            self.state.listening = self.state.listening.iter().filter(|call| call.step != step).copied().collect();
+            let others = self.state.owed.wakes.keys().filter(|(_, id)| id.step() != Some(step));
+            self.state.owed.wakes = others.map(|wake| (*wake, ())).collect();
+            let others = self.state.listening.keys().filter(|call| call.step != step);
+            self.state.listening = others.map(|call| (*call, ())).collect();
         }
     }
 
@@ -133,7 +135,7 @@ impl Run {
         match retry_at {
             Some(at) => {
                 item.status = ItemStatus::Backoff(at);
-                self.state.owed.wakes.insert((at, CommandId::Retry(call)));
+                self.state.owed.wakes.insert((at, CommandId::Retry(call)), ());
             }
             None => {
                 item.status = ItemStatus::Exhausted;
@@ -176,9 +178,11 @@ impl Run {
         if !self.begin_item(call, with, ItemStatus::Waiting(until), at) {
             return;
         }
-        self.state.owed.wakes.extend(until.map(|until| (until, CommandId::Wait(call))));
+        if let Some(until) = until {
+            self.state.owed.wakes.insert((until, CommandId::Wait(call)), ());
+        }
         if matches!(self.workflow.steps[call.step.as_usize()].call, Call::Signal { .. }) {
-            self.state.listening.insert(call);
+            self.state.listening.insert(call, ());
         }
     }
 
@@ -221,7 +225,9 @@ impl Run {
         self.state.reason = None;
         self.state.finished_at = None;
         self.state.deadline = self.workflow.timeout.map(|span| at.after(span));
-        self.state.owed.wakes.extend(self.state.deadline.map(|deadline| (deadline, DEADLINE)));
+        if let Some(deadline) = self.state.deadline {
+            self.state.owed.wakes.insert((deadline, DEADLINE), ());
+        }
     }
 
     /// Steps of a fork that do not run again.

@@ -63,9 +63,20 @@ impl Run {
         let now = submission.at;
         let first = Event::Submitted(Arc::new(submission));
         let Ok(run) = Self::begin(id, Arc::clone(workflow), &first, now) else { return Err(vec![]) };
+        run.limit_key().map_err(|failure| vec![unfit_key(&failure)])?;
         let mut plan = Plan { run, now, events: vec![first] };
         plan.advance();
         Ok((plan.run, plan.events))
+    }
+
+    /// What the workflow's limits count the run under, as JSON text; none when all of its runs are counted together.
+    ///
+    /// # Errors
+    /// When the key cannot be evaluated for the run's input. A run that was submitted has one that can.
+    pub fn limit_key(&self) -> Result<Option<Arc<str>>, Failure> {
+        let Some(key) = &self.workflow.limits.key else { return Ok(None) };
+        let key = self.evaluate(&[], |scope| key.evaluate(scope))?;
+        Ok(Some(key.to_json().to_string().into()))
     }
 
     /// What the input means at this time. Whoever asks records the events and goes on with the run that comes with
@@ -213,6 +224,11 @@ impl Run {
 fn bounded(value: Value) -> Result<Value, Failure> {
     let size = value.size();
     if size > MAX_VALUE_BYTES { Err(too_large(size)) } else { Ok(value) }
+}
+
+pub(super) fn unfit_key(failure: &Failure) -> SchemaError {
+    let message = format!("the key of the workflow's limits cannot be evaluated: {}", failure.message);
+    SchemaError { pointer: String::new(), message }
 }
 
 fn too_large(size: usize) -> Failure {

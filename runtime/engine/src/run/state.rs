@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::DEADLINE;
+use super::persistent::{List, Map};
 use crate::access::Principal;
 use crate::command::CommandId;
 use crate::definition::Workflow;
@@ -150,7 +151,7 @@ pub struct StepState {
     /// Where it stands.
     pub status: StepStatus,
     /// Its items; one without `for_each`, none while it is pending.
-    pub items: imbl::Vector<ItemState>,
+    pub items: List<ItemState>,
     /// Items whose inputs were evaluated: always the first ones.
     pub scheduled: u32,
     /// Items that have their outputs.
@@ -177,7 +178,7 @@ impl StepState {
     fn new() -> Self {
         Self {
             status: StepStatus::Pending,
-            items: imbl::Vector::new(),
+            items: List::default(),
             scheduled: 0,
             done: 0,
             exhausted: imbl::Vector::new(),
@@ -212,11 +213,11 @@ pub struct Owed {
     /// Serial number of the last call that came to be owed.
     pub(super) last: u64,
     /// Calls by serial number.
-    pub(super) calls: imbl::OrdMap<u64, CallId>,
+    pub(super) calls: Map<u64, CallId>,
     /// Serial numbers by call.
-    pub(super) serials: imbl::OrdMap<CallId, u64>,
+    pub(super) serials: Map<CallId, u64>,
     /// Wake-ups, earliest first.
-    pub(super) wakes: imbl::OrdSet<(Timestamp, CommandId)>,
+    pub(super) wakes: Map<(Timestamp, CommandId), ()>,
 }
 
 impl Owed {
@@ -271,7 +272,7 @@ pub struct State {
     /// Where the run stands.
     pub phase: Phase,
     /// The steps in declaration order.
-    pub steps: imbl::Vector<StepState>,
+    pub steps: List<StepState>,
     /// What is owed.
     pub owed: Owed,
     /// The output as the definition says; none when it says nothing.
@@ -287,9 +288,9 @@ pub struct State {
     /// Signals that no step has taken yet, oldest first.
     pub signals: imbl::Vector<KeptSignal>,
     /// The id of every signal that ever came, so that none counts twice.
-    pub(super) signal_ids: imbl::OrdSet<Arc<str>>,
+    pub(super) signal_ids: Map<Arc<str>, ()>,
     /// What waits for a signal.
-    pub(super) listening: imbl::OrdSet<CallId>,
+    pub(super) listening: Map<CallId, ()>,
     /// The run that this one was forked from.
     pub forked_from: Option<RunId>,
     /// When it ended.
@@ -300,7 +301,9 @@ impl State {
     pub(super) fn new(submission: Arc<Submission>, workflow: &Workflow, at: Timestamp) -> Self {
         let mut owed = Owed::default();
         let deadline = workflow.timeout.map(|span| at.after(span));
-        owed.wakes.extend(deadline.map(|deadline| (deadline, DEADLINE)));
+        if let Some(deadline) = deadline {
+            owed.wakes.insert((deadline, DEADLINE), ());
+        }
         Self {
             seq: Seq(1),
             submission,
@@ -313,8 +316,8 @@ impl State {
             paused: None,
             deadline,
             signals: imbl::Vector::new(),
-            signal_ids: imbl::OrdSet::new(),
-            listening: imbl::OrdSet::new(),
+            signal_ids: Map::default(),
+            listening: Map::default(),
             forked_from: None,
             finished_at: None,
         }

@@ -175,7 +175,7 @@ impl Execution {
         assert!(self.run.commands().is_empty(), "an ended run owes nothing");
         let count = |kinds: &[&str]| self.history.iter().filter(|(event, _)| kinds.contains(&event.kind())).count();
         let ends = count(&["run_succeeded", "run_failed", "run_cancelled", "run_timed_out"]);
-        assert_eq!(ends, 1 + count(&["run_retried"]), "a run ends once each time: {:?}", self.history);
+        assert_eq!(ends, 1 + count(&["retried"]), "a run ends once each time: {:?}", self.history);
     }
 
     pub(crate) fn outcome(&self) -> (Phase, Option<Value>, Option<String>) {

@@ -232,6 +232,12 @@ impl<'a> RunView<'a> {
         .checked(workflow)
     }
 
+    /// The same for a run that waits for its turn: the limits of its workflow let it begin, or go on, later.
+    pub(crate) fn held(self, held: bool) -> Self {
+        let held = held && self.state == state_name(HeadState::Running);
+        if held { Self { state: state_name(HeadState::Pending), ..self } } else { self }
+    }
+
     /// A run whose state came from another definition would show wrong names; the engine refuses such a state.
     fn checked(self, workflow: &Workflow) -> Self {
         debug_assert_eq!(self.steps.0.state().steps.len(), workflow.steps.len());

@@ -241,7 +241,7 @@ pub(crate) async fn show(
     RunEntry(id): RunEntry,
 ) -> Result<Response, Problem> {
     let run = app.router.read_run(&context.caller, id).await?;
-    body::answer(200, &RunView::new(&run))
+    body::answer(200, &RunView::new(&run).held(app.router.runs().turn_of(id).is_some()))
 }
 
 /// Why a run is to end.

@@ -9,10 +9,12 @@ use axum::response::Response;
 use motet_actors::address::Address;
 use motet_actors::census::CensusLine;
 use motet_actors::driver::head_state;
+use motet_actors::runs::Place;
 use motet_engine::command::{Command, CommandId, Work};
 use motet_engine::id::CallId;
 use motet_engine::run::Run;
 use motet_engine::time::Timestamp;
+use motet_store::port::HeadState;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -122,10 +124,15 @@ pub(crate) async fn why(
         }
     }
     let waits: Vec<_> = run.waits(MOST).into_iter().map(|wait| WaitView::new(&run, wait)).collect();
-    let waits_for = if run.phase().is_end() { vec![] } else { sentences(&calls, &waits, &wakes) };
+    let turn = app.router.runs().turn_of(id);
+    let mut waits_for = if run.phase().is_end() { vec![] } else { sentences(&calls, &waits, &wakes) };
+    if let Some(Place { before, inside }) = turn {
+        let words = "the limits of the workflow let the run wait for its turn";
+        waits_for.insert(0, format!("{words}: {inside} are worked on, {before} go before it"));
+    }
     let view = WhyView {
         run: id.to_string(),
-        state: state_name(head_state(&run)),
+        state: state_name(if turn.is_some() { HeadState::Pending } else { head_state(&run) }),
         summary: summary(&run, &waits_for),
         waits_for,
         calls_owed: run.calls_owed(),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Plan;
+use super::{Plan, unfit_key};
 use crate::access::Principal;
 use crate::event::{Event, KeptStep, Submission};
 use crate::id::{RunId, StepIndex};
@@ -74,6 +74,7 @@ impl Run {
         let Ok(run) = Self::begin(id, Arc::clone(&self.workflow), &first, fork.at) else {
             return Err(ForkError::Unfit(vec![]));
         };
+        run.limit_key().map_err(|failure| ForkError::Unfit(vec![unfit_key(&failure)]))?;
         let mut plan = Plan { run, now: fork.at, events: vec![first] };
         plan.record(Event::Forked { from: self.id, by: fork.by, step, kept, outputs: outputs.into() });
         plan.advance();

@@ -43,7 +43,7 @@ impl Plan {
             return;
         }
         let workflow = Arc::clone(&self.run.workflow);
-        let listening: Vec<CallId> = self.run.state.listening.iter().copied().collect();
+        let listening: Vec<CallId> = self.run.state.listening.keys().copied().collect();
         for call in listening {
             if let Call::Signal { name, .. } = &workflow.steps[call.step.as_usize()].call {
                 self.take_signal(call, name);
@@ -62,7 +62,7 @@ impl Plan {
     /// Begins the attempts and ends the waits whose time has come.
     pub(super) fn do_what_is_due(&mut self) {
         let workflow = Arc::clone(&self.run.workflow);
-        let due: Vec<_> = self.run.state.owed.wakes.iter().take_while(|(at, _)| *at <= self.now).copied().collect();
+        let due: Vec<_> = self.run.state.owed.wakes.keys().take_while(|(at, _)| *at <= self.now).copied().collect();
         for (_, id) in due {
             match id {
                 CommandId::Retry(call) => {

@@ -1,0 +1,65 @@
+//! Whose turn it is among runs of workflows that have limits: letting runs in, and going on with those that come in.
+//!
+//! A run that waits for its turn is a row and its place in a line; only one that somebody asks for has an actor
+//! meanwhile, which sends nothing. Used by the run actors and by admission.
+
+use std::sync::Arc;
+
+use motet_engine::id::RunId;
+use motet_engine::run::Run;
+
+use super::Runs;
+use crate::gate::Group;
+pub use crate::gate::Place;
+use crate::message::RunAsk;
+use crate::router::system_caller;
+
+impl Runs {
+    /// Whether a new run may be worked on at once; otherwise it waits in turn.
+    pub(crate) fn take_turn(&self, run: &Run) -> bool {
+        run.phase().is_end() || self.limits.enter(run, false)
+    }
+
+    /// A run is not worked on any more, or not at all: whoever waits for its place comes in.
+    pub(crate) fn give_up_turn(self: &Arc<Self>, run: RunId) {
+        if let Some(group) = self.limits.leave(run) {
+            self.let_in(group);
+        }
+    }
+
+    /// Where a run stands that waits for its turn.
+    #[must_use]
+    pub fn turn_of(&self, run: RunId) -> Option<Place> {
+        self.limits.place(run)
+    }
+
+    fn let_in(self: &Arc<Self>, group: Group) {
+        let (admitted, again) = self.limits.admit(&group);
+        if admitted.is_empty() && again.is_none() {
+            return;
+        }
+        let runs = Arc::downgrade(self);
+        tokio::spawn(async move {
+            for run in admitted {
+                let Some(runs) = runs.upgrade() else { return };
+                runs.proceed(run).await;
+            }
+            if let Some(again) = again {
+                tokio::time::sleep(again).await;
+                if let Some(runs) = runs.upgrade() {
+                    runs.let_in(group);
+                }
+            }
+        });
+    }
+
+    /// Goes on with a run that was let in.
+    async fn proceed(self: &Arc<Self>, run: RunId) {
+        let caller = system_caller(motet_engine::id::Namespace::default());
+        if let Err(error) = self.ask(&caller, run, RunAsk::Proceed).await {
+            tracing::warn!(%run, %error, "a run whose turn has come cannot be brought up; it is tried again later");
+            self.give_up_turn(run);
+            self.leave_for_later();
+        }
+    }
+}
