@@ -44,8 +44,13 @@ pub(crate) struct Scheduler {
 }
 
 /// It tells itself to look again.
-#[derive(Debug)]
-pub(crate) struct Look;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// A time may have come.
+    Times,
+    /// The definitions may have changed.
+    Definitions,
+}
 
 type Key = (Namespace, Name);
 
@@ -62,6 +67,9 @@ struct Known {
 pub(crate) struct Watched {
     /// Since when it looks.
     since: Timestamp,
+    /// The schedules, and when they were read.
+    stored: Vec<StoredSchedule>,
+    read: tokio::time::Instant,
     known: BTreeMap<Key, Known>,
 }
 
@@ -72,13 +80,19 @@ impl Actor for Scheduler {
 
     async fn pre_start(&self, myself: ActorRef<Look>, (): ()) -> Result<Watched, ActorProcessingErr> {
         let router = self.router.upgrade().ok_or("the node has stopped")?;
-        myself.cast(Look)?;
-        Ok(Watched { since: router.now(), known: BTreeMap::new() })
+        myself.cast(Look::Definitions)?;
+        let (since, read) = (router.now(), tokio::time::Instant::now());
+        Ok(Watched { since, stored: vec![], read, known: BTreeMap::new() })
     }
 
-    async fn handle(&self, myself: ActorRef<Look>, _: Look, watched: &mut Watched) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Look>,
+        what: Look,
+        watched: &mut Watched,
+    ) -> Result<(), ActorProcessingErr> {
         let Some(router) = self.router.upgrade() else { return Ok(()) };
-        let sleep = match look(&router, watched).await {
+        let sleep = match look(&router, watched, what).await {
             Ok(next) => {
                 let now = router.now();
                 next.map_or(LONGEST_SLEEP, |at| at.since(now) + Duration::from_millis(1)).min(LONGEST_SLEEP)
@@ -90,22 +104,25 @@ impl Actor for Scheduler {
         };
         let schedules: Arc<Schedules> = Arc::clone(router.schedules());
         tokio::spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(sleep) => {}
-                () = schedules.change() => {}
-            }
-            let _ = myself.cast(Look);
+            let next = tokio::select! {
+                () = tokio::time::sleep(sleep) => Look::Times,
+                () = schedules.change() => Look::Definitions,
+            };
+            let _ = myself.cast(next);
         });
         Ok(())
     }
 }
 
 /// Begins what is due and says when to look again.
-async fn look(router: &Arc<Router>, watched: &mut Watched) -> Result<Option<Timestamp>, StoreError> {
-    let stored = router.catalog().schedules().await?;
+async fn look(router: &Arc<Router>, watched: &mut Watched, what: Look) -> Result<Option<Timestamp>, StoreError> {
+    if what == Look::Definitions || watched.read.elapsed() >= LONGEST_SLEEP {
+        watched.stored = router.catalog().schedules().await?;
+        watched.read = tokio::time::Instant::now();
+    }
     let mut before = std::mem::take(&mut watched.known);
     let since = watched.since;
-    let looks = stored.into_iter().map(|schedule| {
+    let looks = watched.stored.iter().cloned().map(|schedule| {
         let key = (schedule.namespace.clone(), schedule.definition.name.clone());
         let known = before.remove(&key);
         async move {
@@ -184,11 +201,14 @@ async fn settle(
 
 /// Whether the same may go well a little later.
 fn passes(error: &SubmitError) -> bool {
-    match error {
-        SubmitError::Full(_) | SubmitError::Stopping | SubmitError::Broken(_) => true,
-        SubmitError::Driver(DriverError::Store(_)) | SubmitError::Catalog(CatalogError::Store(_)) => true,
-        _ => false,
-    }
+    matches!(
+        error,
+        SubmitError::Full(_)
+            | SubmitError::Stopping
+            | SubmitError::Broken(_)
+            | SubmitError::Driver(DriverError::Store(_))
+            | SubmitError::Catalog(CatalogError::Store(_))
+    )
 }
 
 /// Asks how the last run stands, unless it is known to have ended.
