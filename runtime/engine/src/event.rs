@@ -254,7 +254,7 @@ impl Event {
             Self::SignalTaken { .. } => "signal_taken",
             Self::Paused { .. } => "paused",
             Self::Resumed { .. } => "resumed",
-            Self::RunRetried { .. } => "run_retried",
+            Self::RunRetried { .. } => "retried",
             Self::Forked { .. } => "forked",
         }
     }

@@ -147,6 +147,11 @@ async fn runs_are_paused_retried_and_forked_by_http() -> Result<()> {
     let read = state(&client, &run, "succeeded").await?;
     ensure!(read["output"]["text"] == "a!" && read["steps"]["two"]["attempts"] == 2, "{read}");
 
+    let history = client.events(&run).await?;
+    let kinds: Vec<&str> = history.iter().filter_map(|event| event["type"].as_str()).collect();
+    let place = kinds.iter().position(|kind| *kind == "run_failed").context("no failure")?;
+    ensure!(kinds[place + 1] == "retried" && kinds.last() == Some(&"run_succeeded"), "{kinds:?}");
+
     code(&post(&run, "fork", json!({"from": "three"})).await?.expect(422)?, "unknown_step")?;
     let fork = post(&run, "fork", json!({"from": "two", "outputs": {"one": {"text": "b"}}})).await?.expect(202)?;
     let forked = fork.body["id"].as_str().context("no id")?;
@@ -157,7 +162,7 @@ async fn runs_are_paused_retried_and_forked_by_http() -> Result<()> {
     .await?;
     ensure!(client.read_run(&run).await? == read, "the run that was forked stands as it stood");
     let history = client.events(forked).await?;
-    ensure!(history[1]["type"] == "forked" || history[1].to_string().contains("forked"), "{}", history[1]);
+    ensure!(history[1]["type"] == "forked" && history[1]["forked_from"] == run.as_str(), "{}", history[1]);
     Ok(())
 }
 
@@ -188,6 +193,12 @@ async fn the_command_line_steers_runs() -> Result<()> {
     }
     state(&client, &run, "succeeded").await?;
     state(&client, &fragile, "succeeded").await?;
+    let server = format!("http://{}", node.http());
+    let arguments = ["--server", &server, "runs", "events", &fragile, "--follow"];
+    let followed = String::from_utf8(Command::new(motet()).args(arguments).output()?.stdout)?;
+    let events = client.events(&fragile).await?;
+    ensure!(followed.lines().count() == events.len(), "{followed}");
+    ensure!(followed.contains("retried") && followed.contains("run_succeeded"), "{followed}");
     Ok(())
 }
 

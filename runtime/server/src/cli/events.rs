@@ -19,7 +19,7 @@ const MAX_EVENT: usize = 64 << 20;
 const MAX_BREAKS: u32 = 5;
 /// Time before a stream that ended too early is opened again.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How the kinds of the last events of a run begin.
+/// How the kinds of a run's ends begin; only a retry may follow one.
 const END: &str = "run_";
 
 /// One event of a stream.
@@ -93,19 +93,22 @@ pub(crate) async fn follow(client: &Client, run: &str, mut each: impl FnMut(&Ser
     loop {
         let Some(mut stream) = client.stream(&path, last.as_deref()).await? else { return Ok(()) };
         let mut decoder = Decoder::default();
+        let mut ended = false;
         // A stream that falls silent or breaks is opened again after the last event that came.
         while let Ok(Ok(Some(bytes))) = tokio::time::timeout(SILENCE, stream.chunk()).await {
             for event in decoder.feed(&bytes) {
                 breaks = 0;
                 last = event.id.clone().or(last);
                 each(&event)?;
-                if event.kind.as_deref().is_some_and(|kind| kind.starts_with(END)) {
-                    return Ok(());
-                }
+                ended = event.kind.as_deref().is_some_and(|kind| kind.starts_with(END));
             }
             if decoder.is_too_large() {
                 return Err(CliError::failed("an event of the run is too large to show"));
             }
+        }
+        // The server closes the stream after the end of the run.
+        if ended {
+            return Ok(());
         }
         breaks += 1;
         if breaks >= MAX_BREAKS {
@@ -144,8 +147,10 @@ fn show(output: &Output, event: &Value) -> CliResult {
         return output.json_line(event);
     }
     let said = [&event["error"]["message"], &event["reason"]].into_iter().find_map(Value::as_str);
-    let carried =
-        ["output", "with", "input", "items"].into_iter().map(|key| &event[key]).find(|value| !value.is_null());
+    let carried = ["output", "with", "input", "items", "payload"]
+        .into_iter()
+        .map(|key| &event[key])
+        .find(|value| !value.is_null());
     let told = match (said, carried) {
         (Some(words), _) => output.paint.red(&shorten(words, 56)),
         (None, Some(value)) => output.paint.dim(&shorten(&value.to_string(), 56)),

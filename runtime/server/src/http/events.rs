@@ -16,7 +16,7 @@ use motet_engine::access::{Action, Caller};
 use motet_engine::definition::Workflow;
 use motet_engine::event::Event;
 use motet_engine::failure::Failure;
-use motet_engine::id::{RunId, Seq};
+use motet_engine::id::{RunId, Seq, StepIndex};
 use motet_engine::time::Timestamp;
 use motet_engine::value::Value;
 use motet_store::port::RunHead;
@@ -28,7 +28,7 @@ use super::context::Context;
 use super::entry::RunEntry;
 use super::problem::Problem;
 use super::query::{self, Query};
-use super::run_view::{maybe_moment, moment};
+use super::run_view::{maybe_moment, maybe_shown, moment};
 use super::{App, body};
 
 /// Journal entries read at a time.
@@ -60,7 +60,7 @@ pub(crate) struct EventView<'a> {
     #[serde(serialize_with = "moment")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    /// What happened, such as `step_succeeded`; the last one of a run begins with `run_`.
+    /// What happened, such as `step_succeeded`; the ends of a run begin with `run_`, and only `retried` may follow one.
     #[serde(rename = "type")]
     #[schema(value_type = String)]
     kind: &'static str,
@@ -97,9 +97,33 @@ pub(crate) struct EventView<'a> {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_moment")]
     #[schema(value_type = Option<String>, format = DateTime)]
     retry_at: Option<Timestamp>,
-    /// Why a run was cancelled, in the words of who asked.
+    /// Why a run was cancelled or paused, in the words of who asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    /// Who asked for it, or sent the signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    /// When a wait, or the patience for a signal, ends.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_moment")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Timestamp>,
+    /// Name of a signal that came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<&'a str>,
+    /// The sender's id of a signal that came or was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal_id: Option<&'a str>,
+    /// What a signal says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    payload: Option<&'a Value>,
+    /// The run that this one was forked from.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_shown")]
+    #[schema(value_type = Option<String>)]
+    forked_from: Option<RunId>,
+    /// Steps that run again after a retry, or that a fork keeps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<&'a str>>,
 }
 
 /// A page of a run's history.
@@ -121,7 +145,10 @@ impl<'a> EventView<'a> {
             Event::CallScheduled { call, .. }
             | Event::AttemptFailed { call, .. }
             | Event::CallRetried { call }
-            | Event::FellBack { call, .. } => (Some(call.item).filter(|_| repeated), Some(call.attempt)),
+            | Event::FellBack { call, .. }
+            | Event::WaitBegan { call, .. }
+            | Event::WaitEnded { call }
+            | Event::SignalTaken { call, .. } => (Some(call.item).filter(|_| repeated), Some(call.attempt)),
             Event::ItemSucceeded { item, .. } => (Some(*item), None),
             Event::StepFailed { item, .. } => (*item, None),
             _ => (None, None),
@@ -131,11 +158,7 @@ impl<'a> EventView<'a> {
             Event::StepFailed { failure, .. } | Event::RunFailed { failure, .. } => (Some(failure), None),
             _ => (None, None),
         };
-        let reason = match event {
-            Event::RunCancelled { reason, .. } => reason.as_deref(),
-            _ => None,
-        };
-        Self {
+        let view = Self {
             seq: recorded.seq,
             at: recorded.at,
             kind: event.kind(),
@@ -144,7 +167,7 @@ impl<'a> EventView<'a> {
             attempt,
             input: matches!(event, Event::Submitted(_)).then(|| event.value()).flatten(),
             items: matches!(event, Event::StepExpanded { .. }).then(|| event.value()).flatten(),
-            with: matches!(event, Event::CallScheduled { .. } | Event::FellBack { .. })
+            with: matches!(event, Event::CallScheduled { .. } | Event::FellBack { .. } | Event::WaitBegan { .. })
                 .then(|| event.value())
                 .flatten(),
             output: matches!(
@@ -155,7 +178,44 @@ impl<'a> EventView<'a> {
             .flatten(),
             error,
             retry_at,
-            reason,
+            reason: None,
+            by: None,
+            until: None,
+            signal: None,
+            signal_id: None,
+            payload: None,
+            forked_from: None,
+            steps: None,
+        };
+        view.with_steering(event, workflow)
+    }
+
+    /// What is told of waits, and of what was asked from outside.
+    fn with_steering(self, event: &'a Event, workflow: &'a Workflow) -> Self {
+        let name = |step: StepIndex| workflow.steps.get(step.as_usize()).map(|step| &*step.name);
+        match event {
+            Event::RunCancelled { by, reason } | Event::Paused { by, reason } => {
+                Self { by: Some(by.to_string()), reason: reason.as_deref(), ..self }
+            }
+            Event::Resumed { by } => Self { by: Some(by.to_string()), ..self },
+            Event::WaitBegan { until, .. } => Self { until: *until, ..self },
+            Event::SignalReceived { name, payload, id, by } => Self {
+                by: Some(by.to_string()),
+                signal: Some(name),
+                signal_id: Some(id),
+                payload: Some(payload),
+                ..self
+            },
+            Event::SignalTaken { id, .. } => Self { signal_id: Some(id), ..self },
+            Event::RunRetried { by, steps } => {
+                let steps = steps.iter().filter_map(|step| name(*step)).collect();
+                Self { by: Some(by.to_string()), steps: Some(steps), ..self }
+            }
+            Event::Forked { from, by, kept, .. } => {
+                let steps = kept.iter().filter_map(|kept| name(kept.step)).collect();
+                Self { by: Some(by.to_string()), forked_from: Some(*from), steps: Some(steps), ..self }
+            }
+            _ => self,
         }
     }
 }
@@ -186,7 +246,12 @@ pub(crate) async fn events(
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/json") && !accept.contains("text/event-stream") {
         let recorded = app.router.events(id, after, ENTRIES).await?;
-        let ended = recorded.last().is_none_or(|last| ends(&last.event)) && head.state.is_end();
+        let ended = head.state.is_end()
+            && match recorded.last() {
+                None => true,
+                // A run that was retried has several ends, and a page may stop at any of them.
+                Some(last) => ends(&last.event) && app.router.events(id, last.seq, 1).await?.is_empty(),
+            };
         let events = recorded.iter().map(|recorded| EventView::new(recorded, &workflow)).collect();
         return body::answer(200, &EventPage { events, complete: ended });
     }
@@ -195,7 +260,7 @@ pub(crate) async fn events(
         return Ok(no_content());
     }
     let permit = app.limits.stream()?;
-    let reader = Reader { app, caller: context.caller, run: id, workflow, last: after, done: false, _permit: permit };
+    let reader = Reader { app, caller: context.caller, run: id, workflow, last: after, ended: false, _permit: permit };
     Ok(stream(reader, first))
 }
 
@@ -236,7 +301,8 @@ struct Reader {
     run: RunId,
     workflow: Arc<Workflow>,
     last: Seq,
-    done: bool,
+    /// Whether the last event was an end, which only a retry follows.
+    ended: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -259,9 +325,6 @@ fn stream(mut reader: Reader, first: Vec<Recorded>) -> Response {
 impl Reader {
     /// The next part of the stream; none after the run's last event, and when the server stops.
     async fn next(&mut self) -> Option<Bytes> {
-        if self.done {
-            return None;
-        }
         loop {
             let recorded = match self.app.router.events(self.run, self.last, ENTRIES).await {
                 Ok(recorded) => recorded,
@@ -275,6 +338,9 @@ impl Reader {
                 let mut part = vec![];
                 self.write(&recorded, &mut part);
                 return Some(part.into());
+            }
+            if self.ended {
+                return None;
             }
             let stopping = self.app.stopping.clone();
             let progress = tokio::select! {
@@ -297,13 +363,13 @@ impl Reader {
     fn write(&mut self, recorded: &[Recorded], part: &mut Vec<u8>) {
         for recorded in recorded {
             self.last = recorded.seq;
-            self.done |= ends(&recorded.event);
+            self.ended = ends(&recorded.event);
             let view = EventView::new(recorded, &self.workflow);
             part.extend_from_slice(format!("id: {}\nevent: {}\ndata: ", recorded.seq, view.kind).as_bytes());
             // JSON without indentation has no newline, so one line of data holds it.
             if let Err(error) = serde_json::to_writer(&mut *part, &view) {
                 tracing::error!(run = %self.run, %error, "an event cannot be written");
-                self.done = true;
+                self.ended = true;
             }
             part.extend_from_slice(b"\n\n");
         }
