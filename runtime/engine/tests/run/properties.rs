@@ -98,6 +98,9 @@ proptest! {
         let owed: BTreeSet<_> = begun.iter().copied().collect();
         prop_assert_eq!(owed.len(), begun.len(), "an attempt was named twice");
         prop_assert!(owed.is_superset(&distinct));
+        let count = |wanted: fn(&str) -> bool| execution.kinds().into_iter().filter(|kind| wanted(kind)).count();
+        let (ends, retries) = (count(|kind| kind.starts_with("run_")), count(|kind| kind == "retried"));
+        prop_assert_eq!(ends, retries + 1, "one end, and one more for each retry");
         let nobody = CallId { step: StepIndex(0), item: 0, attempt: 1 };
         let call = execution.sent.first().copied().unwrap_or(nobody);
         let by = Principal::Local;

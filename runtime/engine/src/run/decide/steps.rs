@@ -133,6 +133,9 @@ impl Plan {
     }
 
     pub(super) fn fail_run(&mut self, step: StepIndex) {
+        if self.run.state.phase.is_end() {
+            return;
+        }
         if let Some(failure) = self.run.state.steps[step.as_usize()].failure.clone() {
             self.record(Event::RunFailed { step: Some(step), failure });
         }
