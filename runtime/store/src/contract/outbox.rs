@@ -14,7 +14,7 @@ fn row(number: u8) -> OutboxRow {
     OutboxRow {
         event: [number; 16],
         topic: "answers".to_owned(),
-        key: (number % 2 == 0).then(|| Bytes::from(vec![number])),
+        key: number.is_multiple_of(2).then(|| Bytes::from(vec![number])),
         headers: (0..number % 3).map(|place| (format!("h{place}"), Bytes::from(vec![place, 0, 255]))).collect(),
         payload: Bytes::from(vec![number; usize::from(number)]),
     }

@@ -174,7 +174,7 @@ impl PostgresOptions {
 
 #[cfg(test)]
 impl PostgresOptions {
-    pub(super) fn as_user(mut self, user: &str, password: &str) -> Self {
+    pub(super) fn with_user(mut self, user: &str, password: &str) -> Self {
         self.connect = self.connect.username(user).password(password);
         self
     }

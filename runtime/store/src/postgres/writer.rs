@@ -258,11 +258,9 @@ impl Writer {
         let settle = |(write, decision): (&Write, Decision)| settle(write, decision, &answer, &gates, &keyed);
         let settled: Vec<Settled> = part.writes.iter().zip(decisions).map(settle).collect();
         for (write, settled) in part.writes.iter().zip(&settled) {
-            if let (Op::Admit(admission), Settled::Answer(Ok(Outcome::Admitted(Admitted::New)))) = (&write.op, settled)
-            {
-                if !part.doubt {
-                    self.known.remember(admission.run, tail_of(admission));
-                }
+            let (Op::Admit(admission), false) = (&write.op, part.doubt) else { continue };
+            if let Settled::Answer(Ok(Outcome::Admitted(Admitted::New))) = settled {
+                self.known.remember(admission.run, tail_of(admission));
             }
         }
         Ok(settled)

@@ -128,7 +128,7 @@ async fn a_store_recovers_by_itself() {
          grant all on all tables in schema {role} to {role}; alter table {role}.journal owner to {role}"
     );
     schema::run(&mut admin, &grants).await.unwrap();
-    let mut options = place.options().as_user(&role, "motet");
+    let mut options = place.options().with_user(&role, "motet");
     options.patience = Duration::from_millis(300);
     let store = PostgresStore::open(options).await.unwrap();
     store.admit(admission(run(1))).await.unwrap();
