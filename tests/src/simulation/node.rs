@@ -42,7 +42,7 @@ pub(super) enum Effect {
     /// It answers a submission.
     Answer { submission: usize, answer: Result<Admitted, String>, run: RunId },
     /// It has handled an input, after which the run stands like this.
-    Stands(Run),
+    Stands(Box<Run>),
     /// It sends a call that the same driver has sent before.
     SendsAgain(RunId, CallId),
     /// It answers that a run was cancelled.
@@ -252,7 +252,7 @@ impl Node {
                 if matches!(input, Input::Cancel { .. }) {
                     self.effects.push(Effect::Cancelled(run));
                 }
-                self.effects.push(Effect::Stands(driver.run().clone()));
+                self.effects.push(Effect::Stands(Box::new(driver.run().clone())));
                 self.live.entry(run).or_default().driver = Some(driver);
                 self.go_on(run);
             }
