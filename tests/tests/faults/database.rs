@@ -15,12 +15,16 @@ const CLIENTS: usize = 24;
 /// Runs between two ends.
 const RUNS: usize = 150;
 
+/// Longest time without a server: longer than any part of the node tries again by itself.
+const LONG_MS: u64 = 90_000;
+
 /// Longest time from the server's return to the node's readiness.
 const RECOVERY: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f4_the_database_ends_under_load_postgres() -> Result<()> {
-    let ends = Scale::from_environment().pick(2, 3, 100);
+    let scale = Scale::from_environment();
+    let ends = scale.pick(2, 3, 100);
     let mut seed = Seed::from_environment();
     let folder = tempfile::tempdir()?;
     let Some(backing) = Backing::postgres("f4_the_database_ends_under_load_postgres", folder.path()).await? else {
@@ -34,7 +38,7 @@ async fn f4_the_database_ends_under_load_postgres() -> Result<()> {
         let_pass(Duration::from_millis(seed.between(100, 600))).await;
         backing.server()?.end_immediately()?;
         until(RECOVERY, "readiness to go", async || (!node.client().is_ready().await).then_some(())).await?;
-        let_pass(Duration::from_millis(seed.between(0, 3_000))).await;
+        let_pass(Duration::from_millis(seed.between(0, scale.pick(3_000, LONG_MS, LONG_MS)))).await;
         node.check_running()?;
         backing.server()?.restart().await?;
         let back = Instant::now();

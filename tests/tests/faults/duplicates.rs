@@ -90,7 +90,10 @@ async fn submit_all(client: &Client, history: &History, keys: usize) -> Result<(
     let sent = requests.map(|number| async move {
         let (key, input) = (format!("key-{number}"), json!({ "text": format!("run {number}") }));
         until(SOON, &format!("the answer to {key}"), async || match client.submit("once", &input, &key).await {
-            Submission::Accepted(run) => Some(history.promised(&key, &run)),
+            Submission::Accepted(run) => {
+                history.promised(&key, &run);
+                Some(())
+            }
             Submission::Refused(_) | Submission::Unknown => None,
         })
         .await
