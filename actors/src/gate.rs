@@ -57,6 +57,8 @@ pub(crate) struct Gate {
 struct Line {
     limits: Limits,
     pace: Option<Pace>,
+    /// Whether somebody was told to ask again because of the rate.
+    told: bool,
     inside: HashSet<RunId>,
     waiting: BTreeMap<Turn, (RunId, bool)>,
     turns: HashMap<RunId, Turn>,
@@ -65,7 +67,7 @@ struct Line {
 impl Line {
     fn new(limits: Limits) -> Self {
         let pace = limits.rate.map(|rate| Pace::new(rate.count, rate.per));
-        Self { limits, pace, inside: HashSet::new(), waiting: BTreeMap::new(), turns: HashMap::new() }
+        Self { limits, pace, told: false, inside: HashSet::new(), waiting: BTreeMap::new(), turns: HashMap::new() }
     }
 
     /// A newer version of the workflow may have other limits; they count from now on.
@@ -140,20 +142,23 @@ impl Gate {
         Some(group)
     }
 
-    /// Lets in whoever may come in now, and says when to ask again because of the rate.
-    pub(crate) fn admit(&mut self, group: &Group, now: Duration) -> (Vec<RunId>, Option<Duration>) {
+    /// Lets in whoever may come in now, and says when to ask again because of the rate; only one asker is told, and
+    /// that one says so when it comes `again`.
+    pub(crate) fn admit(&mut self, group: &Group, now: Duration, again: bool) -> (Vec<RunId>, Option<Duration>) {
         let Some(line) = self.groups.get_mut(group) else { return (vec![], None) };
+        line.told &= !again;
         let mut admitted = vec![];
-        let again = loop {
+        let wait = loop {
             match line.next(now) {
                 Ok(run) => admitted.push(run),
-                Err(again) => break again,
+                Err(wait) => break wait.filter(|_| !line.told),
             }
         };
+        line.told |= wait.is_some();
         if line.is_forgettable(now) {
             self.groups.remove(group);
         }
-        (admitted, again)
+        (admitted, wait)
     }
 
     /// Whether a run waits.
@@ -222,9 +227,9 @@ mod tests {
         assert_eq!(gate.place(run(1)), None);
         // One that waits may go away.
         assert_eq!(gate.leave(run(2)), Some(group("a")));
-        assert_eq!(gate.admit(&group("a"), at(5)), (vec![], None));
+        assert_eq!(gate.admit(&group("a"), at(5), false), (vec![], None));
         gate.leave(run(1));
-        assert_eq!(gate.admit(&group("a"), at(6)), (vec![run(3)], None));
+        assert_eq!(gate.admit(&group("a"), at(6), false), (vec![run(3)], None));
         assert_eq!(gate.leave(run(9)), None);
     }
 
@@ -235,7 +240,7 @@ mod tests {
             gate.enter(entrant(number, "a", concurrency(1)), at(number), at(number));
         }
         assert!(!gate.enter(entrant(4, "a", concurrency(3)), at(4), at(4)));
-        assert_eq!(gate.admit(&group("a"), at(4)), (vec![run(2), run(3)], None));
+        assert_eq!(gate.admit(&group("a"), at(4), false), (vec![run(2), run(3)], None));
     }
 
     #[test]
@@ -245,8 +250,10 @@ mod tests {
         assert!(gate.enter(entrant(1, "a", limits), at(0), at(0)));
         assert!(gate.enter(entrant(2, "a", limits), at(0), at(0)));
         assert!(!gate.enter(entrant(3, "a", limits), at(0), at(0)));
-        assert_eq!(gate.admit(&group("a"), at(400)), (vec![], Some(at(100))));
-        assert_eq!(gate.admit(&group("a"), at(500)), (vec![run(3)], None));
+        assert_eq!(gate.admit(&group("a"), at(400), false), (vec![], Some(at(100))));
+        // One asker is enough.
+        assert_eq!(gate.admit(&group("a"), at(450), false), (vec![], None));
+        assert_eq!(gate.admit(&group("a"), at(500), true), (vec![run(3)], None));
         gate.leave(run(1));
         assert!(gate.enter(Entrant { begun: true, ..entrant(1, "a", limits) }, at(0), at(500)));
     }
@@ -284,7 +291,7 @@ mod tests {
                 prop_assert!(held.len() <= most as usize);
                 if pause % 2 == 0 && !held.is_empty() {
                     gate.leave(held.remove(0));
-                    let (admitted, again) = gate.admit(&group(&key), at(now));
+                    let (admitted, again) = gate.admit(&group(&key), at(now), false);
                     prop_assert_eq!(again, None);
                     entered += admitted.len();
                     held.extend(admitted);
@@ -294,7 +301,7 @@ mod tests {
             for (key, mut held) in inside {
                 while let Some(id) = held.pop() {
                     gate.leave(id);
-                    let (admitted, _) = gate.admit(&group(&key), at(now));
+                    let (admitted, _) = gate.admit(&group(&key), at(now), false);
                     entered += admitted.len();
                     held.extend(admitted);
                 }

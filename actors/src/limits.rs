@@ -25,18 +25,20 @@ impl RunLimits {
         Self { gate: Mutex::default(), begun: Instant::now() }
     }
 
-    /// Whether a run may be worked on now; one that may not waits in turn. `begun` says whether it was before.
-    pub(crate) fn enter(&self, run: &Run, begun: bool) -> bool {
+    /// Lets a run in, or lets it wait in turn: the group in whose line it stands then. `begun` says whether it was
+    /// worked on before.
+    pub(crate) fn enter(&self, run: &Run, begun: bool) -> Option<Group> {
         let limits = run.workflow().limits.limits;
         if limits.concurrency.is_none() && limits.rate.is_none() {
-            return true;
+            return None;
         }
         let submission = run.submission();
         // The key was evaluated once at submission, so that it cannot fail now.
         let key = run.limit_key().unwrap_or_default();
         let group = Group { namespace: submission.namespace.clone(), workflow: submission.workflow.clone(), key };
-        let entrant = Entrant { run: run.id(), group, limits, priority: submission.priority, begun };
-        self.locked(|gate| gate.enter(entrant, age(submission.at), self.now()))
+        let entrant = Entrant { run: run.id(), group: group.clone(), limits, priority: submission.priority, begun };
+        let entered = self.locked(|gate| gate.enter(entrant, age(submission.at), self.now()));
+        (!entered).then_some(group)
     }
 
     /// A run is not worked on any more; the group in which there may be room now.
@@ -44,9 +46,9 @@ impl RunLimits {
         self.locked(|gate| gate.leave(run))
     }
 
-    /// Who comes in now, and when to ask again.
-    pub(crate) fn admit(&self, group: &Group) -> (Vec<RunId>, Option<Duration>) {
-        self.locked(|gate| gate.admit(group, self.now()))
+    /// Who comes in now, and when to come `again`.
+    pub(crate) fn admit(&self, group: &Group, again: bool) -> (Vec<RunId>, Option<Duration>) {
+        self.locked(|gate| gate.admit(group, self.now(), again))
     }
 
     /// Whether a run waits.

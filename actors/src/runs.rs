@@ -363,7 +363,7 @@ impl Runs {
         if driver.run().phase().is_end() && !revives {
             return Ok(Found::Ended(Box::new(driver.run().clone())));
         }
-        let held = !driver.run().phase().is_end() && !self.limits.enter(driver.run(), driver.has_begun());
+        let held = !self.take_turn(driver.run(), driver.has_begun());
         if held && !expected {
             return Ok(Found::Waits);
         }

@@ -128,7 +128,7 @@ pub(crate) async fn admit(
     awaited: bool,
 ) -> Result<Begun, SubmitError> {
     let id = run.id();
-    let held = !runs.take_turn(&run);
+    let held = !runs.take_turn(&run, false);
     let durable = make_durable(&runs, run, events, idempotency, held, epoch).await;
     if !matches!(durable, Ok((Admitted::New, _))) {
         runs.give_up_turn(id);

@@ -15,15 +15,24 @@ use crate::message::RunAsk;
 use crate::router::system_caller;
 
 impl Runs {
-    /// Whether a new run may be worked on at once; otherwise it waits in turn.
-    pub(crate) fn take_turn(&self, run: &Run) -> bool {
-        run.phase().is_end() || self.limits.enter(run, false)
+    /// Whether a run may be worked on at once; otherwise it waits in turn. `begun` says whether it was before.
+    pub(crate) fn take_turn(self: &Arc<Self>, run: &Run, begun: bool) -> bool {
+        if run.phase().is_end() {
+            return true;
+        }
+        let line = self.limits.enter(run, begun);
+        let entered = line.is_none();
+        if let Some(group) = line {
+            // It may be the rate alone that holds it, and then nobody's leaving would let it in.
+            self.let_in(group, false);
+        }
+        entered
     }
 
     /// A run is not worked on any more, or not at all: whoever waits for its place comes in.
     pub(crate) fn give_up_turn(self: &Arc<Self>, run: RunId) {
         if let Some(group) = self.limits.leave(run) {
-            self.let_in(group);
+            self.let_in(group, false);
         }
     }
 
@@ -33,8 +42,8 @@ impl Runs {
         self.limits.place(run)
     }
 
-    fn let_in(self: &Arc<Self>, group: Group) {
-        let (admitted, again) = self.limits.admit(&group);
+    fn let_in(self: &Arc<Self>, group: Group, again: bool) {
+        let (admitted, again) = self.limits.admit(&group, again);
         if admitted.is_empty() && again.is_none() {
             return;
         }
@@ -47,7 +56,7 @@ impl Runs {
             if let Some(again) = again {
                 tokio::time::sleep(again).await;
                 if let Some(runs) = runs.upgrade() {
-                    runs.let_in(group);
+                    runs.let_in(group, true);
                 }
             }
         });

@@ -133,8 +133,9 @@ impl Execution {
         if self.answer(script) {
             return true;
         }
-        let awaited = self.run.waits(usize::MAX).into_iter().find_map(|wait| wait.signal.map(str::to_owned));
-        if let Some(name) = awaited.filter(|name| name.starts_with(ANSWERED) && !self.run.is_paused()) {
+        let awaited = self.run.waits(usize::MAX).into_iter().filter_map(|wait| wait.signal);
+        let answered = awaited.map(str::to_owned).find(|name| name.starts_with(ANSWERED));
+        if let Some(name) = answered.filter(|_| !self.run.is_paused()) {
             self.send(&name).unwrap();
             return true;
         }
