@@ -123,7 +123,7 @@ impl Client {
                 None => Submission::Unknown,
             },
             // What the server could not finish may have been written all the same.
-            Ok(reply) if reply.status == StatusCode::INTERNAL_SERVER_ERROR => Submission::Unknown,
+            Ok(reply) if matches!(reply.status.as_u16(), 500 | 504) => Submission::Unknown,
             Ok(reply) => Submission::Refused(reply.status),
         }
     }
