@@ -3,13 +3,14 @@
 //! At most one actor per run lives here; two that met through a race would be told apart by the store, which gives
 //! each event number once. Used by the router, the run actors, recovery and timers.
 
+mod nursery;
+mod reservation;
 mod turns;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use motet_engine::access::Caller;
@@ -19,10 +20,9 @@ use motet_engine::input::{Input, Rejection};
 use motet_engine::run::Run;
 use motet_engine::time::Timestamp;
 use motet_engine::value::Value;
-use ractor::{ActorCell, ActorRuntime};
+use ractor::ActorCell;
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::address::Address;
 use crate::census::Census;
 use crate::driver::{self, DriverError, DriverParts, RunDriver};
 use crate::limits::RunLimits;
@@ -30,13 +30,12 @@ use crate::mailbox::{Mailbox, SendError};
 use crate::message::{Answer, RouteError, RunAsk};
 use crate::ports::Clock;
 use crate::router::Router;
-use crate::run_actor::{Birth, RunActor, RunMessage, failure_class};
-use crate::supervisor::{Children, Nursery};
+use crate::run_actor::{Birth, RunMessage, failure_class};
+use crate::supervisor::Children;
 
+pub(crate) use nursery::RunNursery;
+pub(crate) use reservation::Reservation;
 pub use turns::Place;
-
-/// Places in a run's mailbox.
-const MAILBOX: usize = 1024;
 
 /// How long an answer to a call waits for a place in its run's mailbox.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
@@ -239,7 +238,7 @@ impl Runs {
             Entry::Occupied(_) => None,
             Entry::Vacant(vacant) => {
                 vacant.insert(Slot::Starting(starting));
-                Some(Reservation { runs: Arc::clone(self), run, done: false, _begun: begun })
+                Some(Reservation::new(Arc::clone(self), run, begun))
             }
         }
     }
@@ -354,7 +353,7 @@ impl Runs {
         expected: bool,
         revives: bool,
     ) -> Result<Found, RouteError> {
-        let run = reservation.run;
+        let run = reservation.run();
         let epoch = self.epoch(run.shard()).ok_or(RouteError::NotOwner)?;
         let driver = RunDriver::recover(&self.parts, run, epoch).await.map_err(|error| match error {
             DriverError::Unknown(run) => RouteError::Unknown(run.to_string()),
@@ -426,73 +425,5 @@ fn answer_for_ended(run: &Run, ask: &RunAsk) -> Answer {
         RunAsk::Input(_) | RunAsk::Proceed => Answer::Rejected(Rejection::Ended),
         RunAsk::Watch { .. } => Answer::Progress { seq: run.seq(), ended: true },
         RunAsk::Read | RunAsk::AwaitEnd => Answer::State(Box::new(run.state().clone())),
-    }
-}
-
-/// A kept place; dropped without a start it is free again.
-pub(crate) struct Reservation {
-    runs: Arc<Runs>,
-    run: RunId,
-    done: bool,
-    _begun: watch::Sender<()>,
-}
-
-impl Reservation {
-    /// Spawns the actor of a run.
-    pub(crate) async fn start(mut self, birth: Birth) -> Result<Mailbox<RunMessage>, RouteError> {
-        let runs = Arc::clone(&self.runs);
-        let Some(supervisor) = runs.supervisor.get() else { return Err(RouteError::NotOwner) };
-        let address = Address::Run(self.run);
-        let vitals = runs.census.enter(address.clone(), MAILBOX);
-        let actor = RunActor { run: self.run, runs: Arc::clone(&runs), vitals: Arc::clone(&vitals) };
-        // Whoever looks for the run before the slot names its mailbox waits for this reservation to end.
-        let (actor, _) =
-            ActorRuntime::spawn_linked_instant(None, actor, birth, supervisor.clone()).map_err(|error| {
-                RouteError::Failed(Failure::new(
-                    FailureClass::Internal,
-                    format!("the run's actor cannot start: {error}"),
-                ))
-            })?;
-        runs.children.enter(&actor.get_cell(), address);
-        let mailbox = Mailbox::new(actor, vitals);
-        runs.slots.insert(self.run, Slot::Live(mailbox.clone()));
-        self.done = true;
-        metrics::gauge!("motet_runs_live").set(runs.slots.len() as f64);
-        Ok(mailbox)
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if !self.done {
-            self.runs.slots.remove_if(&self.run, |_, slot| matches!(slot, Slot::Starting(_)));
-        }
-    }
-}
-
-/// What the supervisor of runs needs to know.
-pub(crate) struct RunNursery(pub(crate) Arc<Runs>);
-
-#[async_trait]
-impl Nursery for RunNursery {
-    async fn revive(&self, child: &Address) -> Result<(), String> {
-        let Address::Run(run) = child else { return Ok(()) };
-        self.0.activate(*run).await.map_err(|error| error.to_string())
-    }
-
-    fn ended(&self, child: &Address) {
-        let Address::Run(run) = child else { return };
-        // A newer actor of the same run may live already; only a slot whose actor is dead is struck.
-        let stale = |slot: &Slot| matches!(slot, Slot::Live(mailbox) if mailbox.is_gone());
-        if self.0.slots.remove_if(run, |_, slot| stale(slot)).is_some() {
-            self.0.give_up_turn(*run);
-        }
-        if !self.0.slots.contains_key(run) {
-            self.0.census.leave(child);
-        }
-    }
-
-    fn quarantined(&self, child: &Address, reason: &str) {
-        tracing::error!(run = %child, reason, "run quarantined: it keeps its state and is tried again at the next start");
     }
 }
