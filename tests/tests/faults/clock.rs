@@ -18,24 +18,34 @@ const CLIENTS: usize = 16;
 /// Runs between two jumps; each has retries with waits of milliseconds under way.
 const RUNS: usize = 100;
 
-/// Runs that wait for a time that only a jump brings near.
-const SLEEPERS: usize = 12;
+/// Runs that wait for a time that only a jump brings near, and runs that wait for a moment.
+const WAITERS: usize = 12;
 
 const HOUR_MS: i64 = 3_600_000;
 
 /// The timers look at least every 30 s.
 const FIRED: Duration = Duration::from_secs(50);
 
+/// A wait of less than a second is over by then.
+const SOON: Duration = Duration::from_secs(10);
+
 const MODEL: &str = "kind: Model\nname: down\nbackend: fake\nparameters: {fail_every: 1}\n";
-const WORKFLOW: &str = r#"
+
+/// A workflow whose only call fails, waits up to `wait`, fails again and falls back.
+fn workflow(name: &str, wait: &str) -> String {
+    format!(
+        r#"
 kind: Workflow
-name: sleeper
+name: {name}
 version: "1"
 steps:
-  ask: {call: model, model: down, with: {text: "${ input.text }"},
-        retry: {max_attempts: 2, backoff: {initial: 55m, factor: 1, max: 55m}}, fallback: {output: {text: gave up}}}
-output: {text: "${ steps.ask.output.text }"}
-"#;
+  ask: {{call: model, model: down, with: {{text: "${{ input.text }}"}},
+        retry: {{max_attempts: 2, backoff: {{initial: {wait}, factor: 1, max: {wait}}}}},
+        fallback: {{output: {{text: gave up}}}}}}
+output: {{text: "${{ steps.ask.output.text }}"}}
+"#
+    )
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f13_the_time_of_day_jumps_sqlite() -> Result<()> {
@@ -48,53 +58,59 @@ async fn f13_the_time_of_day_jumps_sqlite() -> Result<()> {
     let client = node.client();
     let load = Load::begin(&node, rounds * 2 * RUNS, CLIENTS, &mut seed).await?;
     client.put_definition("models", "down", MODEL).await?;
-    client.put_definition("workflows", "sleeper", WORKFLOW).await?;
-    let mut sleepers = vec![];
+    client.put_definition("workflows", "sleeper", &workflow("sleeper", "55m")).await?;
+    client.put_definition("workflows", "napper", &workflow("napper", "900ms")).await?;
+    let mut waiters = vec![];
     for round in 0..rounds {
-        let fresh = put_to_sleep(&client, round).await?;
+        let sleepers = start(&client, "sleeper", round).await?;
+        for (_, run) in &sleepers {
+            until(FIRED, &format!("{run} to wait"), async || {
+                (client.read_run(run).await.ok()?["state"] == "waiting").then_some(())
+            })
+            .await?;
+        }
         load.allow(RUNS);
         let_pass(Duration::from_millis(seed.between(20, 200))).await;
         // An hour more than it ever was: a clock that was set back goes on slowly, and is not set forward by less.
         let hours = i64::try_from(round)?;
         shim.shift_clock((hours + 1) * HOUR_MS)?;
-        for (_, run) in &fresh {
-            fired_once(&client, run).await?;
+        for (_, run) in &sleepers {
+            fired_once(&client, run, FIRED).await?;
         }
         load.until_promised((2 * round + 1) * RUNS).await?;
         load.allow(RUNS);
-        let_pass(Duration::from_millis(seed.between(20, 200))).await;
+        // Waits of less than a second are under way when the clock goes back by an hour.
+        let nappers = start(&client, "napper", round).await?;
+        let_pass(Duration::from_millis(seed.between(20, 100))).await;
         shim.shift_clock(hours * HOUR_MS)?;
+        for (_, run) in &nappers {
+            fired_once(&client, run, SOON).await?;
+        }
         load.until_promised((2 * round + 2) * RUNS).await?;
-        sleepers.extend(fresh);
+        waiters.extend(sleepers.into_iter().chain(nappers));
     }
-    load.extend(sleepers);
+    load.extend(waiters);
     let tally = load.prove(node, &Backing::Sqlite).await?;
     super::report("F13", &format!("{} jumps by an hour", 2 * rounds), &tally);
     Ok(())
 }
 
-/// Starts runs that fail once and then wait for most of an hour; returns them by key when all of them wait.
-async fn put_to_sleep(client: &Client, round: usize) -> Result<Vec<(String, String)>> {
-    let mut sleepers = vec![];
-    for number in 0..SLEEPERS {
-        let key = format!("sleeper-{round}-{number}");
-        match client.submit("sleeper", &json!({ "text": "wake me" }), &key).await {
-            Submission::Accepted(run) => sleepers.push((key, run)),
+/// Starts runs that fail once and then wait; returns them by key.
+async fn start(client: &Client, workflow: &str, round: usize) -> Result<Vec<(String, String)>> {
+    let mut waiters = vec![];
+    for number in 0..WAITERS {
+        let key = format!("{workflow}-{round}-{number}");
+        match client.submit(workflow, &json!({ "text": "wake me" }), &key).await {
+            Submission::Accepted(run) => waiters.push((key, run)),
             other => anyhow::bail!("{key}: {other:?}"),
         }
     }
-    for (_, run) in &sleepers {
-        until(FIRED, &format!("{run} to wait"), async || {
-            (client.read_run(run).await.ok()?["state"] == "waiting").then_some(())
-        })
-        .await?;
-    }
-    Ok(sleepers)
+    Ok(waiters)
 }
 
 /// The run's retry came, and came once.
-async fn fired_once(client: &Client, run: &str) -> Result<()> {
-    let read: Value = until(FIRED, &format!("the end of {run}"), async || {
+async fn fired_once(client: &Client, run: &str, within: Duration) -> Result<()> {
+    let read: Value = until(within, &format!("the end of {run}"), async || {
         let read = client.read_run(run).await.ok()?;
         (!read["finished_at"].is_null()).then_some(read)
     })
