@@ -31,7 +31,7 @@ async fn f1_killed_under_load_postgres() -> Result<()> {
 
 async fn killed_under_load(backing: Backing) -> Result<()> {
     let scale = Scale::from_environment();
-    let (kills, per_kill) = (scale.pick(5, 25, 1_000), scale.pick(300, 800, 1_000));
+    let (kills, per_kill) = (scale.pick(5, 30, 1_000), scale.pick(400, 800, 1_000));
     let mut seed = Seed::from_environment();
     let folder = tempfile::tempdir()?;
     let mut node = Node::start(backing.settings(&folder.path().join("data"))).await?;
