@@ -81,6 +81,12 @@ pub(crate) fn lease_millis(lease: std::time::Duration) -> i64 {
     i64::try_from(lease.as_millis()).unwrap_or(i64::MAX).min(1 << 44)
 }
 
+/// Refuses a node that no store could keep.
+pub(crate) fn node(name: &str, address: &str) -> Result<(), StoreError> {
+    text("node", name)?;
+    text("address", address)
+}
+
 /// Refuses an entry that does not begin with the run's next event: history has neither forks nor holes.
 pub(crate) fn sequence(run: RunId, next: u64, entry: &Entry) -> Result<(), StoreError> {
     match entry.seq.0.cmp(&next) {

@@ -49,6 +49,7 @@ checks! {
     outbox: records_come_back_in_the_order_of_commits, a_refused_write_leaves_no_record,
         only_the_owner_forgets_records, positions_are_never_given_twice, many_writers_leave_no_gap;
     lease: one_leads_at_a_time, terms_only_rise, a_leader_prolongs_its_lease, of_many_one_wins,
+        a_lease_that_nearly_ended_can_be_taken, of_many_usurpers_each_has_its_term,
         every_boot_has_its_number, a_fenced_node_writes_no_more, a_new_boot_fences_the_one_before;
 }
 

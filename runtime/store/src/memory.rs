@@ -177,6 +177,16 @@ impl LeaseStore for MemoryStore {
         Ok(self.write()?.leases.lead(role, holder, lease))
     }
 
+    async fn usurp(
+        &self,
+        role: &Name,
+        holder: &str,
+        lease: Duration,
+        left: Duration,
+    ) -> Result<Option<Term>, StoreError> {
+        Ok(self.write()?.leases.usurp(role, holder, lease, left))
+    }
+
     async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError> {
         Ok(self.write()?.leases.renew_lead(role, term, lease))
     }
@@ -190,8 +200,9 @@ impl LeaseStore for MemoryStore {
         Ok(self.read().leases.leader(role))
     }
 
-    async fn register(&self, node: &str, lease: Duration) -> Result<Incarnation, StoreError> {
-        Ok(self.write()?.leases.register(node, lease))
+    async fn register(&self, node: &str, address: &str, lease: Duration) -> Result<Incarnation, StoreError> {
+        check::node(node, address)?;
+        Ok(self.write()?.leases.register(node, address, lease))
     }
 
     async fn renew(&self, incarnation: Incarnation, lease: Duration) -> Result<bool, StoreError> {

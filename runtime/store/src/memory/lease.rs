@@ -27,6 +27,7 @@ struct Leadership {
 
 struct Life {
     node: String,
+    address: String,
     until: Instant,
 }
 
@@ -41,9 +42,25 @@ impl Leases {
         if there.is_some_and(|there| there.holder.is_some() && there.until > Instant::now()) {
             return None;
         }
+        Some(self.next_term(role, holder, lease))
+    }
+
+    pub(super) fn usurp(&mut self, role: &Name, holder: &str, lease: Duration, left: Duration) -> Option<Term> {
+        let in_the_way = |there: &Leadership| match &there.holder {
+            Some(other) => other != holder && there.until > until(left),
+            None => false,
+        };
+        if self.roles.get(role).is_some_and(in_the_way) {
+            return None;
+        }
+        Some(self.next_term(role, holder, lease))
+    }
+
+    fn next_term(&mut self, role: &Name, holder: &str, lease: Duration) -> Term {
+        let there = self.roles.get(role);
         let term = Term(there.map_or(1, |there| there.term.0 + 1));
         self.roles.insert(role.clone(), Leadership { term, holder: Some(holder.to_owned()), until: until(lease) });
-        Some(term)
+        term
     }
 
     pub(super) fn renew_lead(&mut self, role: &Name, term: Term, lease: Duration) -> bool {
@@ -64,11 +81,12 @@ impl Leases {
         Some(Leader { holder, term: there.term, left })
     }
 
-    pub(super) fn register(&mut self, node: &str, lease: Duration) -> Incarnation {
+    pub(super) fn register(&mut self, node: &str, address: &str, lease: Duration) -> Incarnation {
         self.lives.retain(|_, life| life.node != node);
         self.booted += 1;
         let incarnation = Incarnation(self.booted);
-        self.lives.insert(incarnation, Life { node: node.to_owned(), until: until(lease) });
+        let life = Life { node: node.to_owned(), address: address.to_owned(), until: until(lease) };
+        self.lives.insert(incarnation, life);
         incarnation
     }
 
@@ -89,6 +107,7 @@ impl Leases {
         let live = |(incarnation, life): (&Incarnation, &Life)| LiveNode {
             incarnation: *incarnation,
             node: life.node.clone(),
+            address: life.address.clone(),
             left: life.until.saturating_duration_since(now),
         };
         self.lives.iter().map(live).collect()
