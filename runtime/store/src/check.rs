@@ -5,7 +5,9 @@
 use motet_engine::id::{Epoch, RunId, Seq, ShardId};
 
 use crate::StoreError;
-use crate::port::{Admission, Append, Entry, HeadChange, Incarnation, OutboxRow, StoredDefinition};
+use crate::port::{
+    Admission, Append, Entry, HeadChange, Incarnation, MAX_HINT_BYTES, OutboxRow, StoredDefinition, VolatileError,
+};
 
 /// Largest payload of one entry, snapshot or blob, in bytes.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 16 << 20;
@@ -58,6 +60,17 @@ pub(crate) fn payload(bytes: &[u8]) -> Result<(), StoreError> {
         return refused(format!("{} bytes are more than the {MAX_PAYLOAD_BYTES} that one row may hold", bytes.len()));
     }
     Ok(())
+}
+
+/// Refuses a hint that is too large to be one.
+pub(crate) fn hint(message: &[u8]) -> Result<(), VolatileError> {
+    if message.len() <= MAX_HINT_BYTES {
+        return Ok(());
+    }
+    Err(VolatileError::Refused(format!(
+        "{} bytes are more than the {MAX_HINT_BYTES} of a hint: send where to look, not what is there",
+        message.len()
+    )))
 }
 
 /// Refuses a write whose epoch is not the shard's.

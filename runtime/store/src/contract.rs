@@ -11,6 +11,8 @@ mod keeping;
 mod lease;
 mod outbox;
 mod query;
+mod redis_server;
+mod volatile;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +23,8 @@ use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
 use motet_engine::time::Timestamp;
 
 use crate::port::{Admission, Append, Entry, HeadChange, HeadState, IdempotencyKey, Store};
+pub use redis_server::{RedisServer, service};
+pub use volatile::{VOLATILE_CHECKS, VolatileCheck};
 
 /// One promise: takes an empty store and panics when the promise is broken.
 pub type Check = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;

@@ -14,6 +14,7 @@ mod headers;
 pub mod memory;
 pub mod port;
 pub mod postgres;
+pub mod redis;
 pub mod sqlite;
 
 pub use error::{ErrorClass, StoreError};

@@ -6,6 +6,7 @@
 
 mod lease;
 mod state;
+mod volatile;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use crate::port::{
 };
 use crate::{StoreError, check};
 use state::State;
+pub use volatile::MemoryVolatile;
 
 /// A [`Store`] that lives as long as the process.
 #[derive(Default)]

@@ -5,6 +5,7 @@
 
 mod lease;
 mod outbox;
+mod volatile;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +16,10 @@ use motet_engine::value::BlobRef;
 use crate::StoreError;
 pub use lease::{Incarnation, Leader, LeaseStore, LiveNode, Term};
 pub use outbox::{OutboxRecord, OutboxRow, OutboxStore};
+pub use volatile::{
+    Cache, CacheKey, Claim, Claimed, HINTS_WAITING, Hint, HintReceiver, Hints, Holding, Lease, MAX_HINT_BYTES,
+    Volatile, VolatileError,
+};
 
 /// State of a run as its head row shows it, for lists and recovery.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
