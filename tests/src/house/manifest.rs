@@ -9,12 +9,13 @@ use serde::Deserialize;
 use super::Breach;
 
 /// A room and the rooms that it may depend on.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     ("engine", &[]),
     ("config", &[]),
     ("store", &["engine"]),
     ("models", &["engine"]),
     ("vectors", &["engine"]),
+    ("cluster", &["engine", "store"]),
     ("actors", &["engine", "models", "store", "vectors"]),
     ("server", &["actors", "config", "engine", "models", "store", "vectors"]),
     ("tests", &["actors", "config", "engine", "models", "server", "store", "vectors"]),
@@ -22,12 +23,14 @@ const ROOMS: [(&str, &[&str]); 9] = [
 ];
 
 /// An outside crate and its homes. What is not listed may be used anywhere but in the engine's tables below.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 19] = [
     ("ractor", &["actors"]),
     ("dashmap", &["actors"]),
     // The benches measure the floor below the store with bare commits.
     ("sqlx", &["benches", "store"]),
+    ("fred", &["store"]),
     ("bincode", &["store"]),
+    ("chitchat", &["cluster"]),
     ("burn", &["models"]),
     ("tokenizers", &["models"]),
     ("safetensors", &["models"]),
