@@ -7,6 +7,7 @@
 mod clock;
 mod draw;
 mod election;
+mod exchange;
 mod settings;
 #[cfg(test)]
 mod simulation;
@@ -27,7 +28,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub use clock::{BootClock, Clock, Moment};
-use election::{Answer, Election, Input, RedisRequest, Request, StoreRequest};
+use election::Election;
+use exchange::{Answer, Input, RedisRequest, Request, StoreRequest};
 pub use settings::LeaderSettings;
 
 /// Why an election cannot begin.
