@@ -20,7 +20,7 @@ pub mod message;
 mod model_actor;
 pub mod models;
 pub mod node;
-mod pace;
+pub mod pace;
 pub mod ports;
 mod recovery;
 pub mod router;

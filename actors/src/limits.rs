@@ -3,6 +3,7 @@
 //! The rule is the gate's; this is its place in the node, with the time. Holds no run and no actor: a run that waits is
 //! a row. Counts what this node works on; runs that wait for a time or a signal are not worked on. Used by `runs`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,15 @@ use crate::gate::{Entrant, Gate, Group, Place};
 #[derive(Debug)]
 pub(crate) struct RunLimits {
     gate: Mutex<Gate>,
+    /// How many runs wait, so that nobody takes the lock to know it.
+    waiting: AtomicUsize,
     /// The fixed moment that places in the queue are counted from.
     begun: Instant,
 }
 
 impl RunLimits {
     pub(crate) fn new() -> Self {
-        Self { gate: Mutex::default(), begun: Instant::now() }
+        Self { gate: Mutex::default(), waiting: AtomicUsize::new(0), begun: Instant::now() }
     }
 
     /// Lets a run in, or lets it wait in turn: the group in whose line it stands then. `begun` says whether it was
@@ -63,7 +66,7 @@ impl RunLimits {
 
     /// How many runs wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.locked(|gate| gate.waiting())
+        self.waiting.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> Duration {
@@ -72,7 +75,10 @@ impl RunLimits {
 
     /// The gate is consistent after every call, so a panic of another thread spoils nothing.
     fn locked<T>(&self, ask: impl FnOnce(&mut Gate) -> T) -> T {
-        ask(&mut self.gate.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = ask(&mut gate);
+        self.waiting.store(gate.waiting(), Ordering::Relaxed);
+        answer
     }
 }
 

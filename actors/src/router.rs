@@ -131,10 +131,13 @@ impl Router {
     /// # Errors
     /// When it may not be started or could not be made durable; then nothing was started.
     pub async fn begin(&self, caller: &Caller, request: SubmitRequest, awaited: bool) -> Result<Begun, SubmitError> {
-        let entropy = self.entropy.next();
-        let shard = ShardId(u16::try_from(entropy % u64::from(self.runs.shards().max(1))).unwrap_or(0));
-        let id = RunId::new(self.clock.now(), shard, self.entropy.next());
-        self.begin_as(caller, request, id, awaited).await
+        self.begin_as(caller, request, self.new_run_id(), awaited).await
+    }
+
+    /// An id for a run of now, on a shard like any other.
+    fn new_run_id(&self) -> RunId {
+        let shard = ShardId(u16::try_from(self.entropy.next() % u64::from(self.runs.shards().max(1))).unwrap_or(0));
+        RunId::new(self.clock.now(), shard, self.entropy.next())
     }
 
     /// The same with a given id, which must not be that of another run.

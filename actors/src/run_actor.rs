@@ -78,7 +78,6 @@ pub(crate) struct Live {
     calls: HashMap<CallId, AbortHandle>,
     alarm: Option<(Timestamp, AbortHandle)>,
     expected: bool,
-    held: bool,
 }
 
 impl Drop for Live {
@@ -103,7 +102,7 @@ impl Actor for RunActor {
             Caller { namespace: submission.namespace.clone(), principal: Principal::System, trace: submission.trace };
         let priority = submission.priority;
         let watchers = awaited_by.map(|reply| (Awaited::End, reply)).into_iter().collect();
-        Ok(Live { driver, caller, priority, watchers, calls: HashMap::new(), alarm: None, expected, held })
+        Ok(Live { driver, caller, priority, watchers, calls: HashMap::new(), alarm: None, expected })
     }
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, live: &mut Live) -> Result<(), ActorProcessingErr> {
@@ -125,7 +124,6 @@ impl Actor for RunActor {
             RunAsk::AwaitEnd => self.watch(live, Awaited::End, message.reply),
             RunAsk::Input(input) => return self.take(&myself, live, &input, message.reply).await,
             RunAsk::Proceed => {
-                live.held = false;
                 live.driver.hold(false);
                 answer(message.reply, Ok(Answer::Accepted));
                 self.go_on(&myself, live).await;
@@ -199,7 +197,7 @@ impl RunActor {
         if live.driver.run().phase().is_end() {
             return self.leave(myself, live);
         }
-        if live.held {
+        if live.driver.is_held() {
             return self.settle(myself, live).await;
         }
         for command in live.driver.take_unsent() {
@@ -234,7 +232,7 @@ impl RunActor {
         let run = live.driver.run();
         let calls_done = if run.is_paused() { live.calls.is_empty() } else { run.calls_owed() == 0 };
         let parked = !live.expected
-            && (calls_done || live.held)
+            && (calls_done || live.driver.is_held())
             && live.watchers.is_empty()
             && wake.is_none_or(|at| at.since(now) > PARK_AFTER);
         if parked {
@@ -340,7 +338,7 @@ impl RunActor {
     }
 
     fn leave(&self, myself: &ActorRef<Letter<RunMessage>>, live: &Live) {
-        self.runs.left(self.run, live.held && !live.driver.run().phase().is_end());
+        self.runs.left(self.run, live.driver.is_held() && !live.driver.run().phase().is_end());
         myself.stop(None);
     }
 }
@@ -352,7 +350,16 @@ fn answer(reply: Option<Reply>, words: Result<Answer, RouteError>) {
     }
 }
 
-pub(crate) fn failure_class(error: &DriverError) -> FailureClass {
+impl From<DriverError> for RouteError {
+    fn from(error: DriverError) -> Self {
+        match error {
+            DriverError::Unknown(run) => Self::Unknown(run.to_string()),
+            error => Failure::new(failure_class(&error), error.to_string()).into(),
+        }
+    }
+}
+
+fn failure_class(error: &DriverError) -> FailureClass {
     match error {
         DriverError::Store(StoreError::Busy) => FailureClass::Overloaded,
         DriverError::Store(error) if error.class() == ErrorClass::Retryable => FailureClass::Unavailable,

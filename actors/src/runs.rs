@@ -24,13 +24,13 @@ use ractor::ActorCell;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::census::Census;
-use crate::driver::{self, DriverError, DriverParts, RunDriver};
+use crate::driver::{self, DriverParts, RunDriver};
 use crate::limits::RunLimits;
 use crate::mailbox::{Mailbox, SendError};
 use crate::message::{Answer, RouteError, RunAsk};
 use crate::ports::Clock;
 use crate::router::Router;
-use crate::run_actor::{Birth, RunMessage, failure_class};
+use crate::run_actor::{Birth, RunMessage};
 use crate::supervisor::Children;
 
 pub(crate) use nursery::RunNursery;
@@ -196,7 +196,7 @@ impl Runs {
 
     /// Whether somebody has a run in hand: it lives, or waits for its turn.
     pub(crate) fn has_in_hand(&self, run: RunId) -> bool {
-        self.slots.contains_key(&run) || self.limits.is_waiting(run)
+        self.slots.contains_key(&run) || self.waits_for_turn(run)
     }
 
     /// Everything that was left for later has been looked at.
@@ -355,10 +355,7 @@ impl Runs {
     ) -> Result<Found, RouteError> {
         let run = reservation.run();
         let epoch = self.epoch(run.shard()).ok_or(RouteError::NotOwner)?;
-        let driver = RunDriver::recover(&self.parts, run, epoch).await.map_err(|error| match error {
-            DriverError::Unknown(run) => RouteError::Unknown(run.to_string()),
-            error => RouteError::Failed(Failure::new(failure_class(&error), error.to_string())),
-        })?;
+        let driver = RunDriver::recover(&self.parts, run, epoch).await?;
         if driver.run().phase().is_end() && !revives {
             return Ok(Found::Ended(Box::new(driver.run().clone())));
         }
@@ -397,10 +394,7 @@ impl Runs {
                     .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()).into());
             }
         }
-        driver::read_run(&self.parts, run).await.map_err(|error| match error {
-            DriverError::Unknown(run) => RouteError::Unknown(run.to_string()),
-            error => Failure::new(failure_class(&error), error.to_string()).into(),
-        })
+        Ok(driver::read_run(&self.parts, run).await?)
     }
 
     /// Ends every actor without ending its run: what is durable is picked up by the next start.

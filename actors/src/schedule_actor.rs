@@ -230,16 +230,7 @@ async fn refresh(router: &Router, known: &mut Known) -> Result<(), StoreError> {
 /// The newest run that the schedule began: its id carries the time that it began for.
 async fn newest(router: &Router, stored: &StoredSchedule) -> Result<Option<(RunId, LastRun)>, StoreError> {
     let (namespace, name) = (&stored.namespace, &stored.definition.name);
-    let query = RunQuery {
-        namespace: namespace.clone(),
-        workflow: None,
-        states: vec![],
-        tag: Some(label(name)),
-        created_from: None,
-        created_before: None,
-        before: None,
-        limit: NEWEST,
-    };
+    let query = RunQuery { tag: Some(label(name)), ..RunQuery::newest(namespace.clone(), NEWEST) };
     let heads = router.runs().parts().store.list(&query).await?;
     let shards = router.runs().shards();
     let own = |run: RunId| run == run_id(namespace, name, run.created_at(), shards);

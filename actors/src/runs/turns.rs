@@ -36,6 +36,12 @@ impl Runs {
         }
     }
 
+    /// Whether a run waits for its turn.
+    #[must_use]
+    pub fn waits_for_turn(&self, run: RunId) -> bool {
+        self.limits.is_waiting(run)
+    }
+
     /// Where a run stands that waits for its turn.
     #[must_use]
     pub fn turn_of(&self, run: RunId) -> Option<Place> {

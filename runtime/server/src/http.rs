@@ -173,7 +173,7 @@ fn api() -> axum::Router<Arc<App>> {
         .route("/api/v1/check", post(check::check))
         .route("/api/v1/runs", get(runs::list))
         .route("/api/v1/runs/{id}", get(runs::show))
-        .route("/api/v1/runs/{id}/cancel", post(runs::cancel))
+        .route("/api/v1/runs/{id}/cancel", post(steering::cancel))
         .route("/api/v1/runs/{id}/pause", post(steering::pause))
         .route("/api/v1/runs/{id}/resume", post(steering::resume))
         .route("/api/v1/runs/{id}/retry", post(steering::retry))

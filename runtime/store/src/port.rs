@@ -206,6 +206,23 @@ pub struct RunQuery {
     pub limit: u32,
 }
 
+impl RunQuery {
+    /// The newest runs of a namespace, whatever they are.
+    #[must_use]
+    pub fn newest(namespace: Namespace, limit: u32) -> Self {
+        Self {
+            namespace,
+            workflow: None,
+            states: vec![],
+            tag: None,
+            created_from: None,
+            created_before: None,
+            before: None,
+            limit,
+        }
+    }
+}
+
 /// Journal and heads of runs.
 #[async_trait]
 pub trait RunStore: Send + Sync + 'static {

@@ -20,7 +20,7 @@ use super::{
     info(title = "Motet", description = "Runs many machine-learning models as one durable workflow system.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
-        runs::submit, runs::list, runs::show, runs::cancel, steering::pause, steering::resume, steering::retry,
+        runs::submit, runs::list, runs::show, steering::cancel, steering::pause, steering::resume, steering::retry,
         steering::fork, steering::signal, schedules::delete, events::events, why::why, infer::infer, check::check,
         actors::list, node::show, health::live, health::ready, health::metrics,
     ),

@@ -14,7 +14,6 @@ use motet_engine::command::{Command, CommandId, Work};
 use motet_engine::id::CallId;
 use motet_engine::run::Run;
 use motet_engine::time::Timestamp;
-use motet_store::port::HeadState;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -132,7 +131,7 @@ pub(crate) async fn why(
     }
     let view = WhyView {
         run: id.to_string(),
-        state: state_name(if turn.is_some() { HeadState::Pending } else { head_state(&run) }),
+        state: state_name(head_state(&run, turn.is_some())),
         summary: summary(&run, &waits_for),
         waits_for,
         calls_owed: run.calls_owed(),
