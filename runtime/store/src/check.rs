@@ -5,7 +5,7 @@
 use motet_engine::id::{Epoch, RunId, Seq, ShardId};
 
 use crate::StoreError;
-use crate::port::{Admission, Append, Entry, HeadChange, Incarnation, OutboxRow, StoredDefinition};
+use crate::port::{Admission, Append, Assignment, Entry, HeadChange, Incarnation, OutboxRow, StoredDefinition};
 
 /// Largest payload of one entry, snapshot or blob, in bytes.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 16 << 20;
@@ -50,6 +50,11 @@ fn outbox(row: &OutboxRow) -> Result<(), StoreError> {
 /// Refuses a definition that no store could keep.
 pub(crate) fn definition(definition: &StoredDefinition) -> Result<(), StoreError> {
     text("version", &definition.version)
+}
+
+/// Refuses a plan that no store could keep.
+pub(crate) fn plan(plan: &[Assignment]) -> Result<(), StoreError> {
+    plan.iter().try_for_each(|wanted| text("node's name", &wanted.target))
 }
 
 /// Refuses bytes that are too many for one row.

@@ -11,6 +11,7 @@ mod keeping;
 mod lease;
 mod outbox;
 mod query;
+mod shard;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,7 +50,12 @@ checks! {
     outbox: records_come_back_in_the_order_of_commits, a_refused_write_leaves_no_record,
         only_the_owner_forgets_records, positions_are_never_given_twice, many_writers_leave_no_gap;
     lease: one_leads_at_a_time, terms_only_rise, a_leader_prolongs_its_lease, of_many_one_wins,
-        every_boot_has_its_number, a_fenced_node_writes_no_more, a_new_boot_fences_the_one_before;
+        every_boot_has_its_number, a_fenced_node_writes_no_more, a_new_boot_fences_the_one_before,
+        only_expired_lives_are_fenced_as_expired;
+    shard: rows_are_there_from_the_beginning, a_shard_is_taken_under_its_epoch, only_a_fenced_owner_is_succeeded,
+        a_fenced_life_takes_nothing, of_many_takers_each_shard_has_one, a_released_epoch_is_over,
+        only_its_owner_releases_a_shard, takers_are_their_own_target, a_leader_whose_term_is_over_assigns_nothing,
+        a_plan_for_another_epoch_is_dropped, changes_are_read_by_version, a_claim_respects_the_living;
 }
 
 /// The time at which every check begins.

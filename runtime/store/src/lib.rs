@@ -14,6 +14,7 @@ mod headers;
 pub mod memory;
 pub mod port;
 pub mod postgres;
+mod shard_map;
 pub mod sqlite;
 
 pub use error::{ErrorClass, StoreError};

@@ -5,6 +5,7 @@
 
 mod lease;
 mod outbox;
+mod shard;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use motet_engine::value::BlobRef;
 use crate::StoreError;
 pub use lease::{Incarnation, Leader, LeaseStore, LiveNode, Term};
 pub use outbox::{OutboxRecord, OutboxRow, OutboxStore};
+pub use shard::{Assignment, MapVersion, ShardOwner, ShardRow, ShardStore};
 
 /// State of a run as its head row shows it, for lists and recovery.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -267,16 +269,6 @@ pub trait TimerStore: Send + Sync + 'static {
 
     /// The earliest `wake_at` of a shard.
     async fn next_wake(&self, shard: ShardId) -> Result<Option<Timestamp>, StoreError>;
-}
-
-/// Who owns which shard, by epoch.
-#[async_trait]
-pub trait ShardStore: Send + Sync + 'static {
-    /// Takes a shard over: raises its epoch by one and fences every earlier owner.
-    async fn claim(&self, shard: ShardId, owner: &str) -> Result<Epoch, StoreError>;
-
-    /// The shard's present epoch; 0 before the first claim.
-    async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError>;
 }
 
 /// Which kind of definition a stored document is.

@@ -22,6 +22,7 @@ mod queue;
 mod reader;
 mod retention;
 mod schema;
+mod shard;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -43,9 +44,9 @@ use sqlx::Executor;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
 use crate::port::{
-    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation, Leader,
-    LeaseStore, LiveNode, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore, ShardStore, Snapshot,
-    Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
+    Admission, Admitted, Append, Assignment, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation,
+    Leader, LeaseStore, LiveNode, MapVersion, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore,
+    ShardRow, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
 };
 use crate::{StoreError, check};
 pub use options::PostgresOptions;
@@ -53,9 +54,9 @@ use queue::{Op, Outcome, Queue, Status, WRITERS};
 use retention::Horizon;
 use writer::Writer;
 
-/// Connections for leases, definitions and forgetting, apart from the readers: a long list must not cost a node its
-/// lease.
-const CONTROLS: u32 = 2;
+/// Connections for leases, shards, definitions and forgetting, apart from the readers: a long list must not cost a node
+/// its lease, nor must one that forgets and one that waits for a shard.
+const CONTROLS: u32 = 3;
 
 /// Longest wait for a free connection of a pool.
 const POOL_WAIT: Duration = Duration::from_secs(5);
@@ -218,6 +219,35 @@ impl ShardStore for PostgresStore {
     async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
         reader::epoch(&self.readers, shard).await
     }
+
+    async fn map_version(&self) -> Result<MapVersion, StoreError> {
+        shard::version(&self.controls).await
+    }
+
+    async fn shards(&self, count: u16, after: Option<MapVersion>) -> Result<(MapVersion, Vec<ShardRow>), StoreError> {
+        shard::rows(&self.controls, count, after).await
+    }
+
+    async fn assign(&self, role: &Name, term: Term, plan: &[Assignment]) -> Result<bool, StoreError> {
+        check::plan(plan)?;
+        shard::assign(self.open_controls()?, role, term, plan).await
+    }
+
+    async fn take(
+        &self,
+        shards: &[(ShardId, Epoch)],
+        incarnation: Incarnation,
+    ) -> Result<Vec<(ShardId, Epoch)>, StoreError> {
+        shard::take(self.open_controls()?, shards, incarnation).await
+    }
+
+    async fn release(
+        &self,
+        shards: &[(ShardId, Epoch)],
+        incarnation: Incarnation,
+    ) -> Result<Vec<(ShardId, Epoch)>, StoreError> {
+        shard::release(self.open_controls()?, shards, incarnation).await
+    }
 }
 
 #[async_trait]
@@ -299,6 +329,10 @@ impl LeaseStore for PostgresStore {
 
     async fn fence(&self, incarnation: Incarnation) -> Result<(), StoreError> {
         lease::fence(self.open_controls()?, incarnation).await
+    }
+
+    async fn fence_expired(&self, incarnation: Incarnation) -> Result<bool, StoreError> {
+        lease::fence_expired(self.open_controls()?, incarnation).await
     }
 
     async fn live(&self) -> Result<Vec<LiveNode>, StoreError> {

@@ -12,7 +12,8 @@ use super::trouble::failed;
 use crate::StoreError;
 
 /// The steps that lead from nothing to the present schema, by number.
-const MIGRATIONS: [(i32, &str); 1] = [(1, include_str!("migrations/0001_start.sql"))];
+const MIGRATIONS: [(i32, &str); 2] =
+    [(1, include_str!("migrations/0001_start.sql")), (2, include_str!("migrations/0002_shards.sql"))];
 
 /// The oldest server that is spoken to, as the server counts.
 const OLDEST_SERVER: i32 = 140_000;

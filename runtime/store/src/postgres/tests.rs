@@ -3,6 +3,7 @@
 mod fault;
 mod place;
 mod shape;
+mod shard;
 
 use std::sync::Arc;
 

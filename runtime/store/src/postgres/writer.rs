@@ -24,6 +24,7 @@ use super::partition;
 use super::plan::{Decision, Found, Known, Plan, Questions, Tail, tail_of};
 use super::queue::{Op, Outcome, Status, Write};
 use super::reader::{column, digest, number, run_id, seq, state};
+use super::shard;
 use super::trouble::Trouble;
 use crate::StoreError;
 use crate::port::Admitted;
@@ -53,7 +54,6 @@ const FIND_TAILS: &str = "select run.id, run.state, tail.next
 const FIND_ENTRIES: &str = "select journal.run, journal.seq, journal.count, sha256(journal.payload)
   from unnest($1, $2, $3) as asked(id, born, seq) join journal
   on journal.born = asked.born and journal.run = asked.id and journal.seq = asked.seq";
-const CLAIM: &str = "update shard set epoch = epoch + 1, owner = $2 where shard = $1 returning epoch";
 
 /// The writer's state.
 pub(super) struct Writer {
@@ -296,12 +296,8 @@ impl Writer {
         let mut tries = 0;
         loop {
             self.link.ready().await?;
-            let given = arguments((shard.0.cast_signed(), owner)).map_err(Trouble::into_error)?;
-            match self.link.fetch(CLAIM, given).await {
-                Ok(rows) => {
-                    let row = rows.first().ok_or_else(|| StoreError::Refused(format!("there is no shard {shard}")))?;
-                    return Ok(Epoch(number(row, 0)?));
-                }
+            match shard::claim(&mut self.link, shard, owner).await {
+                Ok(claimed) => return claimed,
                 Err(Trouble::Lost(_) | Trouble::Passing(_)) if tries < TRIES => tries += 1,
                 Err(trouble) => return Err(trouble.into_error()),
             }
