@@ -139,6 +139,12 @@ impl RunDriver {
         self.held = held;
     }
 
+    /// The epoch under which the run is written.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// Whether the run waits for its turn.
     #[must_use]
     pub fn is_held(&self) -> bool {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use motet_engine::definition::Limits;
-use motet_engine::id::{Name, Namespace, RunId};
+use motet_engine::id::{Name, Namespace, RunId, ShardId};
 
 use crate::pace::Pace;
 use crate::turn::Turn;
@@ -148,6 +148,14 @@ impl Gate {
         Some(group)
     }
 
+    /// The runs of a shard are counted elsewhere from now on; a group lies on one shard.
+    pub(crate) fn forget(&mut self, shard: ShardId) {
+        let runs: Vec<_> = self.of.keys().copied().filter(|run| run.shard() == shard).collect();
+        for run in runs {
+            self.leave(run);
+        }
+    }
+
     /// Lets in whoever may come in now, and says when to ask again because of the rate; only one asker is told, and
     /// that one says so when it comes `again`.
     pub(crate) fn admit(&mut self, group: &Group, now: Duration, again: bool) -> (Vec<RunId>, Option<Duration>) {
@@ -190,7 +198,6 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use motet_engine::definition::Rate;
-    use motet_engine::id::ShardId;
     use motet_engine::time::Timestamp;
     use proptest::prelude::*;
 

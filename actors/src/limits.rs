@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use motet_engine::id::RunId;
+use motet_engine::id::{RunId, ShardId};
 use motet_engine::run::Run;
 use motet_engine::time::Timestamp;
 
@@ -32,7 +32,7 @@ impl RunLimits {
     /// worked on before.
     pub(crate) fn enter(&self, run: &Run, begun: bool) -> Option<Group> {
         let limits = run.workflow().limits.limits;
-        if limits.concurrency.is_none() && limits.rate.is_none() {
+        if limits.is_unlimited() {
             return None;
         }
         let submission = run.submission();
@@ -47,6 +47,11 @@ impl RunLimits {
     /// A run is not worked on any more; the group in which there may be room now.
     pub(crate) fn leave(&self, run: RunId) -> Option<Group> {
         self.locked(|gate| gate.leave(run))
+    }
+
+    /// The runs of a shard are another node's from now on.
+    pub(crate) fn forget(&self, shard: ShardId) {
+        self.locked(|gate| gate.forget(shard));
     }
 
     /// Who comes in now, and when to come `again`.

@@ -85,7 +85,7 @@ impl Node {
         let runs = Runs::new(drivers, Arc::clone(&census), parts.shards.max(1), parts.max_live);
         claim_shards(&*parts.store, &runs, &parts.name).await?;
         let later = parts.store.counts().await?.into_iter().filter(|(state, _)| *state < HeadState::Waiting);
-        runs.expect_later(later.map(|(_, count)| count).sum());
+        runs.backlog().expect(later.map(|(_, count)| count).sum());
         let models = Models::new(
             Arc::clone(&catalog),
             Arc::clone(&census),
@@ -174,7 +174,7 @@ impl Node {
 async fn claim_shards(store: &dyn Store, runs: &Runs, owner: &str) -> Result<(), StoreError> {
     let claims = (0..runs.shards())
         .map(ShardId)
-        .map(|shard| async move { store.claim(shard, owner).await.map(|epoch| runs.own(shard, epoch)) });
+        .map(|shard| async move { store.claim(shard, owner).await.map(|epoch| runs.take_over(shard, epoch)) });
     // Together, so that one commit holds many claims.
     futures::future::try_join_all(claims).await.map(drop)
 }

@@ -161,7 +161,7 @@ impl Router {
             trace: caller.trace,
             at: self.clock.now(),
         };
-        let (run, events) = Run::submit(id, &workflow, submission).map_err(SubmitError::Unfit)?;
+        let (run, events) = Run::submit(id, &workflow, submission, self.runs.shards()).map_err(SubmitError::Unfit)?;
         self.admit(run, events, request.idempotency, awaited).await
     }
 

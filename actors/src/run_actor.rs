@@ -165,9 +165,10 @@ impl RunActor {
                 Ok(())
             }
             Err(DriverError::Store(error)) if error.class() == ErrorClass::Fenced => {
-                tracing::warn!(run = %self.run, %error, "fenced: this node stops the run");
+                tracing::debug!(run = %self.run, %error, "fenced: this node stops the run");
                 answer(reply, Err(RouteError::NotOwner));
                 self.leave(myself, live);
+                self.runs.fenced(self.run.shard(), live.driver.epoch());
                 Ok(())
             }
             Err(DriverError::Store(error)) if matches!(error.class(), ErrorClass::Retryable | ErrorClass::Busy) => {
@@ -176,7 +177,7 @@ impl RunActor {
                 let failure = Failure::new(FailureClass::Unavailable, error.to_string());
                 answer(reply, Err(RouteError::Failed(failure)));
                 self.leave(myself, live);
-                self.runs.leave_for_later();
+                self.runs.backlog().leave(self.run.shard());
                 Ok(())
             }
             Err(error) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use motet_engine::definition::ScheduleDefinition;
-use motet_engine::id::{Name, Namespace, RunId};
+use motet_engine::id::{Name, Namespace, RunId, ShardId};
 use motet_engine::schedule::{Due, LastRun, run_id};
 use motet_engine::time::Timestamp;
 use motet_store::StoreError;
@@ -233,7 +233,8 @@ async fn newest(router: &Router, stored: &StoredSchedule) -> Result<Option<(RunI
     let query = RunQuery { tag: Some(label(name)), ..RunQuery::newest(namespace.clone(), NEWEST) };
     let heads = router.runs().parts().store.list(&query).await?;
     let shards = router.runs().shards();
-    let own = |run: RunId| run == run_id(namespace, name, run.created_at(), shards);
+    // On which shard a run lies, its workflow's limits may have decided.
+    let own = |run: RunId| run.on(ShardId(0)) == run_id(namespace, name, run.created_at(), shards).on(ShardId(0));
     Ok(heads
         .into_iter()
         .find(|head| own(head.run))
@@ -267,7 +268,9 @@ async fn begin_run(router: &Arc<Router>, stored: &StoredSchedule, at: Timestamp)
     caller.trace = router.new_trace();
     match router.begin_as(&caller, request, id, false).await {
         Ok(begun) => Ok(begun.submitted.run),
-        Err(SubmitError::Driver(DriverError::Store(StoreError::SeqTaken { run, .. }))) if run == id => Ok(run),
+        Err(SubmitError::Driver(DriverError::Store(StoreError::SeqTaken { run, .. }))) if run.on(id.shard()) == id => {
+            Ok(run)
+        }
         Err(error) => Err(error),
     }
 }

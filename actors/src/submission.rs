@@ -156,10 +156,10 @@ pub(crate) async fn admit(
             let birth = Birth { driver, awaited_by: awaited.then_some(reply), expected: false, held: false };
             if let Err(error) = reservation.start(birth).await {
                 tracing::warn!(run = %begun.submitted.run, %error, "run admitted but not started; it is picked up later");
-                runs.leave_for_later();
+                runs.backlog().leave(begun.submitted.run.shard());
             }
         }
-        None => runs.leave_for_later(),
+        None => runs.backlog().leave(begun.submitted.run.shard()),
     }
     Ok(begun)
 }

@@ -2,12 +2,16 @@
 //!
 //! Never parses. Used by the loader, which fills them, and by the server.
 
+mod cluster;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::problem::Origins;
 use crate::store_url::StoreUrl;
+pub use cluster::{ClusterSettings, ROLES, RedisSettings};
+pub(crate) use cluster::{check_labels, check_roles, check_seeds};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,6 +32,10 @@ pub struct Settings {
     pub runs: RunsSettings,
     /// Bounds of models.
     pub models: ModelsSettings,
+    /// This node among others.
+    pub cluster: ClusterSettings,
+    /// The store of short-lived things that nodes share.
+    pub redis: RedisSettings,
     /// What is written to standard error.
     pub log: LogSettings,
     /// How the process ends.

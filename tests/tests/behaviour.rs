@@ -1,8 +1,10 @@
 //! What a user may expect of one node, against the real binary: first use, stopping, misuse, its description of
-//! itself, runs that wait.
+//! itself, runs that wait, an encrypted database.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly")]
 
+#[path = "behaviour/encrypted.rs"]
+mod encrypted;
 #[path = "behaviour/first_use.rs"]
 mod first_use;
 #[path = "behaviour/openapi.rs"]

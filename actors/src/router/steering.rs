@@ -105,7 +105,7 @@ impl Router {
         let ForkRequest { step, input, outputs, idempotency } = request;
         let fork =
             Fork { step, input, outputs, by: caller.principal.clone(), trace: caller.trace, at: self.clock.now() };
-        let (run, events) = source.fork(id, fork)?;
+        let (run, events) = source.fork(id, fork, self.runs.shards())?;
         self.admit(run, events, idempotency, false).await
     }
 }

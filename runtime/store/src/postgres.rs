@@ -10,6 +10,7 @@
 
 mod batch;
 mod definition;
+mod fullness;
 mod key;
 mod lease;
 mod link;
@@ -104,7 +105,7 @@ impl PostgresStore {
         let (queue, taken) = Queue::new(Arc::clone(&status));
         let slot = free_slot();
         for (place, writes) in (0..).zip(taken) {
-            let writer = Writer::new(Arc::clone(&options), writes, Arc::clone(&status), slot + place);
+            let writer = Writer::new(Arc::clone(&options), writes, Arc::clone(&status), slot, place);
             let status = Arc::clone(&status);
             tokio::spawn(async move {
                 if AssertUnwindSafe(writer.run()).catch_unwind().await.is_err() {

@@ -1,5 +1,6 @@
 //! What PostgreSQL promises beside the contract, against a real server.
 
+mod crew;
 mod fault;
 mod place;
 mod shape;
