@@ -23,7 +23,9 @@ mod generated {
     tonic::include_proto!("motet.link.v1");
 }
 
-pub(crate) use generated::{Answer, Envelope, Failed, Frame, Hello, Lane, Moved, answer, carrier_client, carrier_server};
+pub(crate) use generated::{
+    Answer, Envelope, Failed, Frame, Hello, Lane, Moved, answer, carrier_client, carrier_server,
+};
 
 /// Bytes of a frame that an envelope takes besides its payload, at most.
 pub(crate) const ENVELOPE_OVERHEAD: usize = 160;

@@ -87,9 +87,7 @@ pub fn open<P: Payload>(parcel: &Parcel) -> Result<P, PayloadError> {
     let older = if parcel.version.checked_add(1) == Some(P::VERSION) { P::previous(&parcel.payload) } else { None };
     match older {
         Some(read) => Ok(read?),
-        None => {
-            Err(PayloadError::Version { kind: parcel.kind.0, found: parcel.version, known: P::VERSION })
-        }
+        None => Err(PayloadError::Version { kind: parcel.kind.0, found: parcel.version, known: P::VERSION }),
     }
 }
 

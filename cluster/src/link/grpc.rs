@@ -80,8 +80,7 @@ pub async fn start(
     let address = listener.local_addr().map_err(|error| LinkError::Setup(format!("no address: {error}")))?;
     let carrier = Arc::new(GrpcCarrier::new(&settings, certificates.clone(), plain_allowed));
     let times = listen::Times::of(&settings);
-    let (link, front) =
-        NodeLink::new(settings, carrier, book, handler, Some(grpc.advertise.unwrap_or(address)));
+    let (link, front) = NodeLink::new(settings, carrier, book, handler, Some(grpc.advertise.unwrap_or(address)));
     let server = listen::serve(listener, certificates.clone(), front, times);
     let watching = certificates.map(|certificates| certificates.watch());
     link.keep(Box::new((server, watching)));

@@ -69,8 +69,7 @@ mod tests {
     use super::*;
 
     fn settings(cluster: &str, node: &str, protocols: (u32, u32)) -> LinkSettings {
-        let mut settings =
-            LinkSettings::new(Name::new(cluster).unwrap(), NodeId::new(node).unwrap(), Incarnation(7));
+        let mut settings = LinkSettings::new(Name::new(cluster).unwrap(), NodeId::new(node).unwrap(), Incarnation(7));
         settings.protocols = protocols.0..=protocols.1;
         settings
     }

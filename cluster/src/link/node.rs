@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::front::{Front, Seat};
+pub(crate) use self::front::Front;
 use super::carrier::Carrier;
 use super::gossip::Gossip;
 use super::lane::ledger::Outgoing;
@@ -82,15 +82,8 @@ impl NodeLink {
         let office = Arc::new(Office { settings, carrier, book, ids, address });
         let gossip = Gossip::new(Arc::clone(&office), closed.clone(), tasks.clone());
         let front = Front::new(Arc::clone(&office), Arc::clone(&registry), Arc::clone(&gossip), closed);
-        let link = Self {
-            office,
-            peers: Arc::default(),
-            registry,
-            gossip,
-            closing,
-            tasks,
-            listening: Mutex::new(None),
-        };
+        let link =
+            Self { office, peers: Arc::default(), registry, gossip, closing, tasks, listening: Mutex::new(None) };
         (Arc::new(link), Arc::new(front))
     }
 
@@ -191,7 +184,10 @@ impl NodeLink {
             let mut peers = peers.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(lanes) = peers.get_mut(&peer) {
                 let ended = |lane: &mut Option<LaneHandle>| lane.as_ref().is_some_and(|lane| lane.queue.is_closed());
-                lanes.iter_mut().filter_map(|lane| if ended(lane) { Some(lane) } else { None }).for_each(|lane| *lane = None);
+                lanes
+                    .iter_mut()
+                    .filter_map(|lane| if ended(lane) { Some(lane) } else { None })
+                    .for_each(|lane| *lane = None);
                 if lanes.iter().all(Option::is_none) {
                     peers.remove(&peer);
                 }

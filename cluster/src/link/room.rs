@@ -31,10 +31,7 @@ impl Room {
 
     /// Envelopes and bytes that hold places.
     pub(crate) fn taken(&self) -> Capacity {
-        Capacity {
-            envelopes: self.envelopes.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-        }
+        Capacity { envelopes: self.envelopes.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 }
 

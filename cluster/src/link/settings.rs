@@ -8,8 +8,8 @@ use std::time::Duration;
 use motet_engine::id::Name;
 use motet_store::port::Incarnation;
 
-pub use super::backoff::Backoff;
 use super::LinkError;
+pub use super::backoff::Backoff;
 use crate::envelope::{MAX_PAYLOAD_BYTES, NodeId, OLDEST_PROTOCOL, PROTOCOL};
 
 /// A number of envelopes and of bytes of their payloads.

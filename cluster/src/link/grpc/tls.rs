@@ -123,7 +123,9 @@ impl Certificates {
                 metrics::counter!("motet_link_certificates_loaded_total").increment(1);
                 tracing::info!("the link's certificates were loaded again");
             }
-            Err(error) => tracing::warn!(%error, "the link's certificates changed and cannot be used; the old ones stay"),
+            Err(error) => {
+                tracing::warn!(%error, "the link's certificates changed and cannot be used; the old ones stay")
+            }
         }
     }
 

@@ -13,14 +13,8 @@ use crate::envelope::{Lane, NodeId};
 use crate::link::room::Room;
 use crate::link::{LaneState, LinkError, PeerView};
 
-const STATES: [LaneState; 6] = [
-    LaneState::Connecting,
-    LaneState::Up,
-    LaneState::Suspect,
-    LaneState::Down,
-    LaneState::Refused,
-    LaneState::Leaving,
-];
+const STATES: [LaneState; 6] =
+    [LaneState::Connecting, LaneState::Up, LaneState::Suspect, LaneState::Down, LaneState::Refused, LaneState::Leaving];
 
 /// What the ledger counts.
 #[derive(Clone)]
