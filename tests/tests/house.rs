@@ -20,7 +20,7 @@ const LONG_FUNCTIONS: &[(&str, usize)] = &[];
 fn sources() -> Vec<(String, String)> {
     let root = workspace();
     let mut found = vec![];
-    for room in ["runtime", "actors", "config", "tests", "benches"] {
+    for room in ["runtime", "actors", "cluster", "config", "tests", "benches"] {
         gather(&root, &root.join(room), &mut found);
     }
     assert!(found.len() > 50, "only {} sources were found", found.len());
@@ -92,6 +92,10 @@ fn the_rules_find_what_they_forbid() {
         ("motet-server", "ractor", false),
         ("motet-actors", "ractor", true),
         ("motet-models", "sqlx", false),
+        ("motet-actors", "motet-cluster", true),
+        ("motet-cluster", "motet-store", true),
+        ("motet-cluster", "motet-actors", false),
+        ("motet-actors", "tonic", false),
     ] {
         assert_eq!(manifest::breaches(&[edge(from, to)]).is_empty(), fits, "{from} -> {to}");
     }

@@ -9,20 +9,21 @@ use serde::Deserialize;
 use super::Breach;
 
 /// A room and the rooms that it may depend on.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     ("engine", &[]),
     ("config", &[]),
     ("store", &["engine"]),
     ("models", &["engine"]),
     ("vectors", &["engine"]),
-    ("actors", &["engine", "models", "store", "vectors"]),
-    ("server", &["actors", "config", "engine", "models", "store", "vectors"]),
-    ("tests", &["actors", "config", "engine", "models", "server", "store", "vectors"]),
-    ("benches", &["actors", "config", "engine", "models", "server", "store", "tests", "vectors"]),
+    ("cluster", &["engine", "store"]),
+    ("actors", &["cluster", "engine", "models", "store", "vectors"]),
+    ("server", &["actors", "cluster", "config", "engine", "models", "store", "vectors"]),
+    ("tests", &["actors", "cluster", "config", "engine", "models", "server", "store", "vectors"]),
+    ("benches", &["actors", "cluster", "config", "engine", "models", "server", "store", "tests", "vectors"]),
 ];
 
 /// An outside crate and its homes. What is not listed may be used anywhere but in the engine's tables below.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 21] = [
     ("ractor", &["actors"]),
     ("dashmap", &["actors"]),
     // The benches measure the floor below the store with bare commits.
@@ -33,7 +34,12 @@ const HOMES: [(&str, &[&str]); 17] = [
     ("safetensors", &["models"]),
     ("reqwest", &["models", "server", "tests"]),
     ("axum", &["server"]),
-    ("tower", &["server"]),
+    ("tower", &["cluster", "server"]),
+    // The benches measure the floor below the link with bare streams.
+    ("tonic", &["benches", "cluster", "models", "server"]),
+    ("prost", &["benches", "cluster", "models", "server"]),
+    ("rustls", &["cluster"]),
+    ("rcgen", &["cluster"]),
     ("tower-http", &["server"]),
     ("utoipa", &["server"]),
     ("clap", &["server"]),
