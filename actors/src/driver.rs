@@ -88,6 +88,20 @@ impl NewRun {
         })
     }
 
+    /// The run as it will stand.
+    #[must_use]
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Makes the run durable for another node to carry on.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn admit_only(self, store: &dyn Store) -> Result<Admitted, StoreError> {
+        store.admit(self.admission).await
+    }
+
     /// Makes the run durable. Only a run that is new comes back with its driver.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ mod model_actor;
 pub mod models;
 pub mod node;
 pub mod pace;
+pub mod peers;
 pub mod ports;
 mod recovery;
 pub mod router;

@@ -4,10 +4,11 @@
 //! and services; under each its children. Used by the server's bootstrap and by benches.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use motet_cluster::shards::ShardHost;
 use motet_engine::id::ShardId;
 use motet_models::port::ModelBackend;
 use motet_models::source::ArtefactCache;
@@ -24,10 +25,11 @@ use crate::driver::DriverParts;
 use crate::indexes::{IndexNursery, Indexes};
 use crate::memory_budget::MemoryBudget;
 use crate::models::{ModelNursery, Models};
+use crate::peers::{Peers, Reception};
 use crate::ports::{Clock, Entropy};
 use crate::recovery::Recovery;
 use crate::router::Router;
-use crate::runs::{RunNursery, Runs};
+use crate::runs::{RunHost, RunNursery, Runs};
 use crate::schedule_actor::Scheduler;
 use crate::schedules::Schedules;
 use crate::supervisor::{Children, Nursery, RestartPolicy, Supervisor};
@@ -59,6 +61,8 @@ pub struct NodeParts {
     pub max_unfinished: u64,
     /// Unfinished runs brought up per second after a start.
     pub recovery_per_second: u32,
+    /// Whether it runs alone and claims every shard at its start; a node among others is given shards.
+    pub alone: bool,
 }
 
 /// A running node.
@@ -83,9 +87,11 @@ impl Node {
             clock: Arc::clone(&parts.clock),
         };
         let runs = Runs::new(drivers, Arc::clone(&census), parts.shards.max(1), parts.max_live);
-        claim_shards(&*parts.store, &runs, &parts.name).await?;
-        let later = parts.store.counts().await?.into_iter().filter(|(state, _)| *state < HeadState::Waiting);
-        runs.backlog().expect(later.map(|(_, count)| count).sum());
+        if parts.alone {
+            claim_shards(&*parts.store, &runs, &parts.name).await?;
+            let later = parts.store.counts().await?.into_iter().filter(|(state, _)| *state < HeadState::Waiting);
+            runs.backlog().expect(later.map(|(_, count)| count).sum());
+        }
         let models = Models::new(
             Arc::clone(&catalog),
             Arc::clone(&census),
@@ -105,6 +111,7 @@ impl Node {
             clock: parts.clock,
             max_unfinished: parts.max_unfinished,
             open: AtomicBool::new(true),
+            peers: OnceLock::new(),
         });
         let broken = Arc::new(Notify::new());
         let (root, _) = Actor::spawn(None, Root { broken: Arc::clone(&broken) }, ()).await.map_err(cannot_start)?;
@@ -132,6 +139,24 @@ impl Node {
     #[must_use]
     pub fn router(&self) -> &Arc<Router> {
         &self.router
+    }
+
+    /// Makes it one of several nodes: questions to actors elsewhere go there from now on.
+    pub fn join(&self, peers: Peers) {
+        // Once: a node has one link.
+        let _ = self.router.peers.set(Arc::new(peers));
+    }
+
+    /// What answers the questions of other nodes.
+    #[must_use]
+    pub fn reception(&self) -> Arc<Reception> {
+        Reception::new(Arc::downgrade(&self.router), Arc::clone(&self.store))
+    }
+
+    /// What takes shards and gives them away.
+    #[must_use]
+    pub fn shard_host(&self) -> Arc<dyn ShardHost> {
+        Arc::new(RunHost(Arc::clone(&self.router.runs)))
     }
 
     /// The node's store.

@@ -3,10 +3,11 @@
 //! Checks who may do what, bounds what is admitted, and puts a time limit on every question. On one node every address
 //! is local. Used by the HTTP API, the CLI's embedded node, and by run actors for what their runs owe.
 
+mod remote;
 mod steering;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use motet_engine::access::{Action, Caller, Principal};
@@ -28,10 +29,11 @@ use crate::driver::{DriverError, decode_events};
 use crate::indexes::Indexes;
 use crate::message::{Answer, Ask, ModelAsk, RouteError, RunAsk};
 use crate::models::Models;
+use crate::peers::Peers;
 use crate::ports::{Clock, Entropy};
 use crate::runs::Runs;
 use crate::schedules::Schedules;
-use crate::submission::admit;
+use crate::submission::{admit, admit_elsewhere};
 pub use steering::ForkRequest;
 
 pub use crate::submission::{Begun, SubmitError, SubmitRequest, Submitted};
@@ -59,6 +61,8 @@ pub struct Router {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) max_unfinished: u64,
     pub(crate) open: AtomicBool,
+    /// The other nodes; none on a node that runs alone.
+    pub(crate) peers: OnceLock<Arc<Peers>>,
 }
 
 impl Router {
@@ -134,9 +138,11 @@ impl Router {
         self.begin_as(caller, request, self.new_run_id(), awaited).await
     }
 
-    /// An id for a run of now, on a shard like any other.
+    /// An id for a run of now: on a shard of this node, so that no other has to be told, or on any where it has none.
     fn new_run_id(&self) -> RunId {
-        let shard = ShardId(u16::try_from(self.entropy.next() % u64::from(self.runs.shards().max(1))).unwrap_or(0));
+        let drawn = self.entropy.next();
+        let any = || ShardId(u16::try_from(drawn % u64::from(self.runs.shards().max(1))).unwrap_or(0));
+        let shard = self.runs.any_shard(drawn).unwrap_or_else(any);
         RunId::new(self.clock.now(), shard, self.entropy.next())
     }
 
@@ -185,7 +191,10 @@ impl Router {
         awaited: bool,
     ) -> Result<Begun, SubmitError> {
         let id = run.id();
-        let epoch = self.runs.epoch(id.shard()).ok_or(SubmitError::Stopping)?;
+        let Some(epoch) = self.runs.epoch(id.shard()) else {
+            let peers = self.peers.get().ok_or(SubmitError::Stopping)?;
+            return admit_elsewhere(&self.runs, peers, run, events, idempotency).await;
+        };
         let reservation = self.runs.reserve(id);
         let admitting = admit(Arc::clone(&self.runs), run, events, idempotency, reservation, epoch, awaited);
         // On a task of its own: a client that hangs up while the commit is under way must not leave a durable run
@@ -218,11 +227,14 @@ impl Router {
         self.wait_for_end(caller, begun.submitted.run, patience).await
     }
 
-    /// Asks the actor at an address, wherever it lives, and waits at most `patience` for its answer.
-    ///
-    /// # Errors
-    /// Why there is no answer.
-    pub async fn ask(&self, caller: &Caller, to: &Address, ask: Ask, patience: Duration) -> Result<Answer, RouteError> {
+    /// Asks an actor of this node, and waits at most `patience` for its answer.
+    async fn ask_here(
+        &self,
+        caller: &Caller,
+        to: &Address,
+        ask: Ask,
+        patience: Duration,
+    ) -> Result<Answer, RouteError> {
         let answered = async {
             match (to, ask) {
                 (Address::Run(run), Ask::Run(ask)) => self.runs.ask(caller, *run, ask).await,
@@ -306,8 +318,9 @@ impl Router {
                     .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()))?;
                 restored(run, workflow, *state)
             }
+            // It ended on another node: its state is in the store that both share.
+            Ok(Answer::Progress { .. }) | Err(RouteError::Expired) => self.read_run(caller, run).await,
             Ok(_) => Err(RouteError::Unknown(run.to_string())),
-            Err(RouteError::Expired) => self.read_run(caller, run).await,
             Err(error) => Err(error),
         }
     }
@@ -356,6 +369,11 @@ impl Router {
             .map_err(|error| Failure::new(FailureClass::Unavailable, error.to_string()))?;
         if let (Definition::Model(model), PutOutcome::Created | PutOutcome::Unchanged) = (definition, outcome) {
             self.models.load(&caller.namespace, &model.name).await?;
+        }
+        if outcome == PutOutcome::Created
+            && let Some(peers) = self.peers.get()
+        {
+            peers.tell_defined();
         }
         if matches!((definition, outcome), (Definition::Schedule(_), PutOutcome::Created)) {
             self.schedules.changed();

@@ -36,6 +36,7 @@ use crate::shards::OwnShards;
 use crate::supervisor::Children;
 
 pub(crate) use backlog::Backlog;
+pub(crate) use hosting::RunHost;
 pub(crate) use nursery::RunNursery;
 pub(crate) use reservation::Reservation;
 pub use turns::Place;

@@ -140,6 +140,7 @@ async fn start(folder: &std::path::Path, artefacts: Arc<ArtefactCache>) -> Resul
         max_live: 20_000,
         max_unfinished: 100_000,
         recovery_per_second: 500,
+        alone: true,
     };
     Ok(Node::start(parts).await?)
 }

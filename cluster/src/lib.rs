@@ -7,4 +7,5 @@
 
 pub mod envelope;
 pub mod link;
+pub mod shards;
 mod wire;

@@ -20,7 +20,7 @@ pub use load::Overrides;
 pub use problem::{Origin, Origins, Problem};
 pub use secret::Secret;
 pub use settings::{
-    AdminSettings, DataSettings, HttpSettings, LogFormat, LogSettings, ModelsSettings, NodeSettings, ResourcesSettings,
+    AdminSettings, ClusterSettings, DataSettings, HttpSettings, LogFormat, LogSettings, ModelsSettings, NodeSettings, RedisSettings, ResourcesSettings,
     RunsSettings, Settings, ShutdownSettings, StoreSettings,
 };
 pub use store_url::StoreUrl;

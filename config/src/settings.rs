@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::problem::Origins;
 use crate::store_url::StoreUrl;
-pub use cluster::{ClusterSettings, ROLES, RedisSettings};
+pub use cluster::{ClusterSettings, RedisSettings};
 pub(crate) use cluster::{check_labels, check_roles, check_seeds};
 
 /// Everything that can be set.

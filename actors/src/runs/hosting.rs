@@ -6,11 +6,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use motet_cluster::shards::ShardHost;
 use motet_engine::id::{Epoch, RunId, ShardId};
 use ractor::ActorCell;
 use tokio::sync::watch;
 
 use super::{Runs, Slot};
+
+/// The runs of a node as those who move shards see them.
+pub(crate) struct RunHost(pub(crate) Arc<Runs>);
+
+#[async_trait]
+impl ShardHost for RunHost {
+    async fn take_over(&self, shard: ShardId, epoch: Epoch) {
+        self.0.take_over(shard, epoch);
+    }
+
+    async fn hand_over(&self, shard: ShardId, patience: Duration) {
+        if !self.0.hand_over(shard, patience).await {
+            tracing::warn!(%shard, ?patience, "runs of a shard that moves did not stop in time and are dropped");
+            self.0.drop_actors(shard);
+        }
+    }
+
+    fn lost(&self, shard: ShardId) {
+        self.0.lost(shard);
+    }
+}
 
 impl Runs {
     /// The epoch under which this node serves a shard; none when it does not.
@@ -19,7 +42,7 @@ impl Runs {
     }
 
     /// Serves a shard from now on. Its unfinished runs come up in the background, its timers ring.
-    pub fn take_over(&self, shard: ShardId, epoch: Epoch) {
+    pub(crate) fn take_over(&self, shard: ShardId, epoch: Epoch) {
         self.shards.take(shard, epoch);
         self.backlog.add(shard);
         self.timer_hint.send_replace(Some(self.clock().now()));
@@ -27,7 +50,7 @@ impl Runs {
 
     /// Takes nothing more for a shard and resolves when none of its runs lives here; false when that took longer than
     /// `patience`.
-    pub async fn hand_over(self: &Arc<Self>, shard: ShardId, patience: Duration) -> bool {
+    pub(crate) async fn hand_over(self: &Arc<Self>, shard: ShardId, patience: Duration) -> bool {
         self.shards.give_up(shard);
         self.limits.forget(shard);
         let gone = async {
@@ -53,11 +76,15 @@ impl Runs {
     }
 
     /// Drops a shard that belongs to somebody else already: its actors end at once, wherever they are.
-    pub fn lost(&self, shard: ShardId) {
+    pub(crate) fn lost(&self, shard: ShardId) {
         if !self.shards.give_up(shard) {
             return;
         }
         self.limits.forget(shard);
+        self.drop_actors(shard);
+    }
+
+    fn drop_actors(&self, shard: ShardId) {
         for (run, actor) in self.living(shard).0 {
             actor.kill();
             self.strike(run, &actor);

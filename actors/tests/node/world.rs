@@ -58,6 +58,7 @@ impl World {
             max_live,
             max_unfinished,
             recovery_per_second: 10_000,
+            alone: true,
         })
         .await
         .unwrap()

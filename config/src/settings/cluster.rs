@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use crate::store_url::StoreUrl;
 
 /// What a node may do in a cluster, in the order in which it is shown.
-pub const ROLES: [&str; 5] = ["api", "ingest", "runs", "models", "vectors"];
+pub(crate) const ROLES: [&str; 5] = ["api", "ingest", "runs", "models", "vectors"];
 
 /// This node among others.
 #[derive(Debug, Clone, PartialEq)]

@@ -42,10 +42,8 @@ async fn the_way_to_the_database_is_encrypted_and_its_server_must_prove_itself()
         format!("{url}?sslmode=verify-full&sslrootcert={}", folder.path().join(authority).display())
     };
     node::migrate(&url("good.pem"))?;
-    let mut node = Node::start(
-        NodeSettings::new(folder.path().join("data")).with("MOTET__STORE__URL", &url("good.pem")),
-    )
-    .await?;
+    let mut node =
+        Node::start(NodeSettings::new(folder.path().join("data")).with("MOTET__STORE__URL", &url("good.pem"))).await?;
     let client = node.client();
     client.put_definition("models", "echo", super::first_use::MODEL).await?;
     client.put_definition("workflows", "hello", super::first_use::WORKFLOW).await?;

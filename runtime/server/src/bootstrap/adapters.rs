@@ -37,6 +37,7 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
         max_live: usize::try_from(settings.runs.max_live).unwrap_or(usize::MAX),
         max_unfinished: settings.runs.max_unfinished,
         recovery_per_second: settings.runs.recovery_per_second,
+        alone: settings.cluster.address.is_none(),
     })
 }
 

@@ -12,7 +12,7 @@ const ENTRIES: u64 = 10;
 const LARGE: usize = 100 << 10;
 
 fn number(store: &PostgresStore) -> usize {
-    store.status.further.load(Ordering::Relaxed)
+    store.queue.status.further.load(Ordering::Relaxed)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
