@@ -1,7 +1,7 @@
 //! One node: which actors there are, who supervises whom, how it starts and how it stops.
 //!
-//! The tree: the root (which ends the process when a supervisor breaks) over the supervisors of runs, models, indexes
-//! and services; under each its children. Used by the server's bootstrap and by benches.
+//! The tree: the root (which ends the process when a supervisor breaks) over the supervisors of runs, models, indexes,
+//! calls to other services and the node's own services; under each its children. Used by the server's bootstrap and by benches.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use motet_cluster::shards::ShardHost;
 use motet_engine::id::ShardId;
+use motet_models::egress::HttpCaller;
 use motet_models::port::ModelBackend;
 use motet_models::source::ArtefactCache;
 use motet_store::StoreError;
@@ -22,6 +23,7 @@ use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::census::Census;
 use crate::driver::DriverParts;
+use crate::egress::{Egress, EgressLimits, EgressNursery};
 use crate::indexes::{IndexNursery, Indexes};
 use crate::memory_budget::MemoryBudget;
 use crate::models::{ModelNursery, Models};
@@ -49,6 +51,10 @@ pub struct NodeParts {
     pub model_backends: Vec<Arc<dyn ModelBackend>>,
     /// Which indexes can be opened.
     pub vector_backends: Vec<Arc<dyn VectorBackend>>,
+    /// What sends HTTP calls.
+    pub http_caller: Arc<dyn HttpCaller>,
+    /// How many of them may be under way.
+    pub egress: EgressLimits,
     /// Where model artefacts are brought to.
     pub artefacts: Arc<ArtefactCache>,
     /// Bytes that loaded models may take together; 0 for no bound.
@@ -100,10 +106,13 @@ impl Node {
             MemoryBudget::new(parts.model_memory),
         );
         let indexes = Indexes::new(Arc::clone(&catalog), Arc::clone(&census), parts.vector_backends);
+        let entropy = Arc::clone(&parts.entropy);
+        let egress = Egress::new(Arc::clone(&census), parts.http_caller, parts.egress, entropy);
         let router = Arc::new(Router {
             runs: Arc::clone(&runs),
             models: Arc::clone(&models),
             indexes: Arc::clone(&indexes),
+            egress: Arc::clone(&egress),
             schedules: Arc::new(Schedules::default()),
             catalog,
             census: Arc::clone(&census),
@@ -120,6 +129,7 @@ impl Node {
         runs.wire(run_supervisor, Arc::downgrade(&router));
         models.wire(tree.supervise(Arc::new(ModelNursery(Arc::clone(&models))), models.children()).await?);
         indexes.wire(tree.supervise(Arc::new(IndexNursery(Arc::clone(&indexes))), indexes.children()).await?);
+        egress.wire(tree.supervise(Arc::new(EgressNursery(Arc::clone(&egress))), egress.children()).await?);
         let services = Arc::new(Services {
             runs,
             router: Arc::downgrade(&router),

@@ -140,7 +140,7 @@ fn may_repeat(question: &Question) -> bool {
         }
         Ask::Run(_) => true,
         // The run that owes the call decides about another attempt.
-        Ask::Model(_) | Ask::Index(_) => false,
+        Ask::Model(_) | Ask::Index(_) | Ask::Egress(_) => false,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::census::Census;
 use crate::driver::{DriverError, decode_events};
+use crate::egress::Egress;
 use crate::indexes::Indexes;
 use crate::message::{Answer, Ask, ModelAsk, RouteError, RunAsk};
 use crate::models::Models;
@@ -54,6 +55,7 @@ pub struct Router {
     pub(crate) runs: Arc<Runs>,
     pub(crate) models: Arc<Models>,
     pub(crate) indexes: Arc<Indexes>,
+    pub(crate) egress: Arc<Egress>,
     pub(crate) schedules: Arc<Schedules>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) census: Arc<Census>,
@@ -244,6 +246,7 @@ impl Router {
                 (Address::Index(_, name), Ask::Index(ask)) => {
                     self.indexes.ask(caller, name, ask).await.map(Answer::Output)
                 }
+                (Address::Egress, Ask::Egress(ask)) => self.egress.ask(caller, ask).await.map(Answer::Output),
                 (to, _) => Err(RouteError::Undecodable(format!("{to} does not take such messages"))),
             }
         };

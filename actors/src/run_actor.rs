@@ -13,6 +13,7 @@ use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{CallId, RunId, Seq};
 use motet_engine::input::Input;
 use motet_engine::time::Timestamp;
+use motet_engine::value::Value;
 use motet_store::{ErrorClass, StoreError};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
@@ -20,8 +21,9 @@ use tokio::task::AbortHandle;
 
 use crate::address::Address;
 use crate::driver::{DriverError, RunDriver};
+use crate::egress;
 use crate::mailbox::{Letter, Vitals};
-use crate::message::{Answer, Ask, CallKey, IndexAsk, ModelAsk, RouteError, RunAsk};
+use crate::message::{Answer, Ask, CallKey, EgressAsk, IndexAsk, ModelAsk, RouteError, RunAsk};
 use crate::runs::Runs;
 
 /// A run that wants to be woken later than this gives up its actor and waits as a row.
@@ -254,6 +256,7 @@ impl RunActor {
             ),
             Work::VectorQuery { with } => return self.send_to_index(live, id, IndexAsk::Query { with }, timeout),
             Work::VectorUpsert { with } => return self.send_to_index(live, id, IndexAsk::Upsert { with }, timeout),
+            Work::Http { with } => return self.send_out(live, id, with, timeout),
         };
         self.spawn_call(live, id, to, ask, timeout)
     }
@@ -272,6 +275,14 @@ impl RunActor {
                 tokio::spawn(async move { runs.call_finished(&caller, run, id, Err(failure)).await }).abort_handle()
             }
         }
+    }
+
+    fn send_out(&self, live: &Live, id: CallId, with: Value, timeout: Duration) -> AbortHandle {
+        let step = live.driver.run().workflow().steps.get(id.step.as_usize()).map_or("", |step| &step.name);
+        // Without the attempt: a request that was sent before a crash and one that is sent after it are the same.
+        let key = Some(format!("{}/{step}/{}", self.run, id.item));
+        let ask = Ask::Egress(EgressAsk::Http { with, key, priority: live.priority, timeout });
+        self.spawn_call(live, id, Address::Egress, ask, timeout + egress::GRACE)
     }
 
     fn spawn_call(&self, live: &Live, id: CallId, to: Address, ask: Ask, timeout: Duration) -> AbortHandle {

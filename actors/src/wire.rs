@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
-use crate::message::{Answer, Ask, IndexAsk, ModelAsk, RouteError};
+use crate::message::{Answer, Ask, ModelAsk, RouteError};
 
 /// Bytes of a message that travel in the envelope itself.
 pub(crate) const INLINE: usize = 512 << 10;
@@ -91,7 +91,7 @@ impl Question {
         match (&self.to, &self.ask) {
             (Address::Run(run), _) => Some(*run),
             (_, Ask::Model(ModelAsk::Infer { key, .. })) => key.map(|key| key.run),
-            (_, Ask::Index(IndexAsk::Query { .. } | IndexAsk::Upsert { .. }) | Ask::Run(_)) => None,
+            (_, Ask::Index(_) | Ask::Egress(_) | Ask::Run(_)) => None,
         }
     }
 }
@@ -138,7 +138,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::message::{CallKey, RunAsk};
+    use crate::message::{CallKey, IndexAsk, RunAsk};
 
     fn run() -> RunId {
         RunId::new(Timestamp::from_millis(1_700_000_000_000), ShardId(5), 77)

@@ -82,6 +82,10 @@ pub(crate) const KEYS: &[Key] = &[
     key("cluster.key", Slot::OptionalFolder(|s| &mut s.cluster.key)),
     key("cluster.authority", Slot::OptionalFolder(|s| &mut s.cluster.authority)),
     key("redis.url", Slot::Redis(|s| &mut s.redis.url)),
+    key("egress.allow", Slot::Text(|s| &mut s.egress.allow, check_places)),
+    key("egress.max_in_flight", Slot::Count32(|s| &mut s.egress.max_in_flight, 1, 65_536)),
+    key("egress.max_in_flight_per_host", Slot::Count32(|s| &mut s.egress.max_in_flight_per_host, 1, 65_536)),
+    key("egress.max_answer_bytes", Slot::Size(|s| &mut s.egress.max_answer_bytes, 1 << 10, 16 << 20)),
     key("log.format", Slot::Format(|s| &mut s.log.format)),
     key("log.filter", Slot::Text(|s| &mut s.log.filter, check_filter)),
     key("shutdown.grace", Slot::Time(|s| &mut s.shutdown.grace, Duration::ZERO, HOUR)),
@@ -257,6 +261,20 @@ fn check_redis(text: &str) -> Result<(), String> {
     Err("this is no URL of Redis; write redis://host:6379, rediss:// for TLS, redis-sentinel:// or \
          redis-cluster://"
         .to_owned())
+}
+
+/// Finds slips in a list of places. What is a host and what an address is the client's to say, which has the last word.
+fn check_places(text: &str) -> Result<(), String> {
+    for entry in text.split(',').map(str::trim) {
+        let place = entry.strip_prefix('!').unwrap_or(entry).trim_start();
+        if place.is_empty() {
+            return Err("an entry is empty; look for a comma too many".to_owned());
+        }
+        if place.contains("://") || place.contains(char::is_whitespace) {
+            return Err(format!("'{place}' is no host; write such as api.example.org, *.example.org or 10.0.0.0/8"));
+        }
+    }
+    Ok(())
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

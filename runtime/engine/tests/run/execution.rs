@@ -201,7 +201,8 @@ pub(crate) fn replay(id: RunId, workflow: &Arc<Workflow>, history: &[(Event, Tim
 }
 
 pub(crate) fn echo(_: CallId, work: &Work) -> Result<Value, Failure> {
-    let (Work::Model { with, .. } | Work::VectorQuery { with } | Work::VectorUpsert { with }) = work;
+    let (Work::Model { with, .. } | Work::VectorQuery { with } | Work::VectorUpsert { with } | Work::Http { with }) =
+        work;
     Ok(with.clone())
 }
 

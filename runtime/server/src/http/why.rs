@@ -14,6 +14,7 @@ use motet_engine::command::{Command, CommandId, Work};
 use motet_engine::id::CallId;
 use motet_engine::run::Run;
 use motet_engine::time::Timestamp;
+use motet_models::egress::target;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -66,10 +67,10 @@ pub(crate) struct OwedCall<'a> {
     item: Option<u32>,
     /// The attempt, from 1.
     attempt: u32,
-    /// `model` or `index`.
+    /// `model`, `index` or `http`.
     #[schema(value_type = String)]
     kind: &'static str,
-    /// Name of the model or index.
+    /// Name of the model or index; of an HTTP call its method and URL, without credentials and query.
     name: String,
     /// The state of the model: `loading`, `ready` or `failed`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,6 +162,7 @@ fn owed<'a>(app: &App, context: &Context, run: &'a Run, call: CallId, work: &Wor
             let name = with.get("index").and_then(|name| name.as_str()).unwrap_or("?");
             ("index", name.to_owned(), None)
         }
+        Work::Http { with } => ("http", target(with), None),
     };
     let (model_state, queued) = (view.as_ref().map(|view| view.state), view.as_ref().map(|view| view.figures.queued));
     OwedCall { step, item, attempt: call.attempt, kind, name, model_state, queued, last_error }
