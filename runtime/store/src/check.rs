@@ -5,7 +5,10 @@
 use motet_engine::id::{Epoch, RunId, Seq, ShardId};
 
 use crate::StoreError;
-use crate::port::{Admission, Append, Assignment, Entry, HeadChange, Incarnation, OutboxRow, StoredDefinition};
+use crate::port::{
+    Admission, Append, Assignment, Entry, HeadChange, Incarnation, MAX_HINT_BYTES, OutboxRow, StoredDefinition,
+    VolatileError,
+};
 
 /// Largest payload of one entry, snapshot or blob, in bytes.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 16 << 20;
@@ -65,6 +68,17 @@ pub(crate) fn payload(bytes: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Refuses a hint that is too large to be one.
+pub(crate) fn hint(message: &[u8]) -> Result<(), VolatileError> {
+    if message.len() <= MAX_HINT_BYTES {
+        return Ok(());
+    }
+    Err(VolatileError::Refused(format!(
+        "{} bytes are more than the {MAX_HINT_BYTES} of a hint: send where to look, not what is there",
+        message.len()
+    )))
+}
+
 /// Refuses a write whose epoch is not the shard's.
 pub(crate) fn epoch(shard: ShardId, carried: Epoch, current: Epoch) -> Result<(), StoreError> {
     if carried == current { Ok(()) } else { Err(StoreError::Fenced { shard, carried, current }) }
@@ -84,6 +98,12 @@ pub(crate) fn incarnation(
 /// A lease in whole milliseconds, as stores keep it: at most some centuries.
 pub(crate) fn lease_millis(lease: std::time::Duration) -> i64 {
     i64::try_from(lease.as_millis()).unwrap_or(i64::MAX).min(1 << 44)
+}
+
+/// Refuses a node that no store could keep.
+pub(crate) fn node(name: &str, address: &str) -> Result<(), StoreError> {
+    text("node", name)?;
+    text("address", address)
 }
 
 /// Refuses an entry that does not begin with the run's next event: history has neither forks nor holes.

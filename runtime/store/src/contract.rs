@@ -11,7 +11,9 @@ mod keeping;
 mod lease;
 mod outbox;
 mod query;
+mod redis_server;
 mod shard;
+mod volatile;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +24,8 @@ use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
 use motet_engine::time::Timestamp;
 
 use crate::port::{Admission, Append, Entry, HeadChange, HeadState, IdempotencyKey, Store};
+pub use redis_server::{RedisServer, service};
+pub use volatile::{VOLATILE_CHECKS, VolatileCheck};
 
 /// One promise: takes an empty store and panics when the promise is broken.
 pub type Check = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
@@ -50,6 +54,7 @@ checks! {
     outbox: records_come_back_in_the_order_of_commits, a_refused_write_leaves_no_record,
         only_the_owner_forgets_records, positions_are_never_given_twice, many_writers_leave_no_gap;
     lease: one_leads_at_a_time, terms_only_rise, a_leader_prolongs_its_lease, of_many_one_wins,
+        a_lease_that_nearly_ended_can_be_taken, of_many_usurpers_each_has_its_term,
         every_boot_has_its_number, a_fenced_node_writes_no_more, a_new_boot_fences_the_one_before,
         only_expired_lives_are_fenced_as_expired;
     shard: rows_are_there_from_the_beginning, a_shard_is_taken_under_its_epoch, only_a_fenced_owner_is_succeeded,

@@ -14,6 +14,7 @@ mod headers;
 pub mod memory;
 pub mod port;
 pub mod postgres;
+pub mod redis;
 mod shard_map;
 pub mod sqlite;
 

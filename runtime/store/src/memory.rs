@@ -6,6 +6,7 @@
 
 mod lease;
 mod state;
+mod volatile;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use crate::port::{
 };
 use crate::{StoreError, check};
 use state::State;
+pub use volatile::MemoryVolatile;
 
 /// A [`Store`] that lives as long as the process.
 pub struct MemoryStore {
@@ -222,6 +224,16 @@ impl LeaseStore for MemoryStore {
         Ok(self.write()?.leases.lead(role, holder, (self.clock)(), lease))
     }
 
+    async fn usurp(
+        &self,
+        role: &Name,
+        holder: &str,
+        lease: Duration,
+        left: Duration,
+    ) -> Result<Option<Term>, StoreError> {
+        Ok(self.write()?.leases.usurp(role, holder, (self.clock)(), lease, left))
+    }
+
     async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError> {
         Ok(self.write()?.leases.renew_lead(role, term, (self.clock)(), lease))
     }
@@ -235,8 +247,9 @@ impl LeaseStore for MemoryStore {
         Ok(self.read().leases.leader(role, (self.clock)()))
     }
 
-    async fn register(&self, node: &str, lease: Duration) -> Result<Incarnation, StoreError> {
-        Ok(self.write()?.leases.register(node, (self.clock)(), lease))
+    async fn register(&self, node: &str, address: &str, lease: Duration) -> Result<Incarnation, StoreError> {
+        check::node(node, address)?;
+        Ok(self.write()?.leases.register(node, address, (self.clock)(), lease))
     }
 
     async fn renew(&self, incarnation: Incarnation, lease: Duration) -> Result<bool, StoreError> {

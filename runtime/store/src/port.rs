@@ -6,6 +6,7 @@
 mod lease;
 mod outbox;
 mod shard;
+mod volatile;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,6 +18,10 @@ use crate::StoreError;
 pub use lease::{Incarnation, Leader, LeaseStore, LiveNode, Term};
 pub use outbox::{OutboxRecord, OutboxRow, OutboxStore};
 pub use shard::{Assignment, MapVersion, ShardOwner, ShardRow, ShardStore};
+pub use volatile::{
+    Cache, CacheKey, Claim, Claimed, HINTS_WAITING, Hint, HintReceiver, Hints, Holding, Lease, MAX_HINT_BYTES,
+    Volatile, VolatileError,
+};
 
 /// State of a run as its head row shows it, for lists and recovery.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]

@@ -308,6 +308,16 @@ impl LeaseStore for PostgresStore {
         lease::lead(self.open_controls()?, role, holder, lease).await
     }
 
+    async fn usurp(
+        &self,
+        role: &Name,
+        holder: &str,
+        lease: Duration,
+        left: Duration,
+    ) -> Result<Option<Term>, StoreError> {
+        lease::usurp(self.open_controls()?, role, holder, lease, left).await
+    }
+
     async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError> {
         lease::renew_lead(self.open_controls()?, role, term, lease).await
     }
@@ -320,8 +330,9 @@ impl LeaseStore for PostgresStore {
         lease::leader(&self.controls, role).await
     }
 
-    async fn register(&self, node: &str, lease: Duration) -> Result<Incarnation, StoreError> {
-        lease::register(self.open_controls()?, node, lease).await
+    async fn register(&self, node: &str, address: &str, lease: Duration) -> Result<Incarnation, StoreError> {
+        check::node(node, address)?;
+        lease::register(self.open_controls()?, node, address, lease).await
     }
 
     async fn renew(&self, incarnation: Incarnation, lease: Duration) -> Result<bool, StoreError> {

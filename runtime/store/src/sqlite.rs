@@ -307,6 +307,17 @@ impl LeaseStore for SqliteStore {
         Ok(self.change_lease(op).await?.map(Term))
     }
 
+    async fn usurp(
+        &self,
+        role: &Name,
+        holder: &str,
+        lease: Duration,
+        left: Duration,
+    ) -> Result<Option<Term>, StoreError> {
+        let op = LeaseOp::Usurp { role: role.clone(), holder: holder.to_owned(), lease, left };
+        Ok(self.change_lease(op).await?.map(Term))
+    }
+
     async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError> {
         Ok(self.change_lease(LeaseOp::RenewLead { role: role.clone(), term, lease }).await?.is_some())
     }
@@ -319,8 +330,10 @@ impl LeaseStore for SqliteStore {
         lease::leader(&self.readers, role).await
     }
 
-    async fn register(&self, node: &str, lease: Duration) -> Result<Incarnation, StoreError> {
-        let number = self.change_lease(LeaseOp::Register { node: node.to_owned(), lease }).await?;
+    async fn register(&self, node: &str, address: &str, lease: Duration) -> Result<Incarnation, StoreError> {
+        check::node(node, address)?;
+        let op = LeaseOp::Register { node: node.to_owned(), address: address.to_owned(), lease };
+        let number = self.change_lease(op).await?;
         number.map(Incarnation).ok_or_else(|| StoreError::Corrupt("a registered node has no number".to_owned()))
     }
 

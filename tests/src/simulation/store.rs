@@ -203,6 +203,16 @@ impl LeaseStore for GatedStore {
         self.disk.memory.lead(role, holder, lease).await
     }
 
+    async fn usurp(
+        &self,
+        role: &Name,
+        holder: &str,
+        lease: Duration,
+        left: Duration,
+    ) -> Result<Option<Term>, StoreError> {
+        self.disk.memory.usurp(role, holder, lease, left).await
+    }
+
     async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError> {
         self.disk.memory.renew_lead(role, term, lease).await
     }
@@ -215,8 +225,8 @@ impl LeaseStore for GatedStore {
         self.disk.memory.leader(role).await
     }
 
-    async fn register(&self, node: &str, lease: Duration) -> Result<Incarnation, StoreError> {
-        self.disk.memory.register(node, lease).await
+    async fn register(&self, node: &str, address: &str, lease: Duration) -> Result<Incarnation, StoreError> {
+        self.disk.memory.register(node, address, lease).await
     }
 
     async fn renew(&self, incarnation: Incarnation, lease: Duration) -> Result<bool, StoreError> {

@@ -34,7 +34,7 @@ pub(super) async fn rows_are_there_from_the_beginning(store: Arc<dyn Store>) {
     let free = |shard| ShardRow { shard: ShardId(shard), epoch: Epoch(0), owner: None, target: None };
     assert_eq!(rows, (0..MAX_SHARDS).map(free).collect::<Vec<_>>());
     assert_eq!(store.shards(0, None).await.unwrap(), (version, vec![]));
-    let life = store.register("one", LONG).await.unwrap();
+    let life = store.register("one", "", LONG).await.unwrap();
     let outside = [(ShardId(MAX_SHARDS), Epoch(0)), (ShardId(0), Epoch(7))];
     assert!(store.take(&outside, life).await.unwrap().is_empty(), "neither the shard nor the epoch exists");
     assert!(store.take(&[], life).await.unwrap().is_empty());
@@ -42,7 +42,7 @@ pub(super) async fn rows_are_there_from_the_beginning(store: Arc<dyn Store>) {
 }
 
 pub(super) async fn a_shard_is_taken_under_its_epoch(store: Arc<dyn Store>) {
-    let life = store.register("one", LONG).await.unwrap();
+    let life = store.register("one", "", LONG).await.unwrap();
     let asked = [(ShardId(9), Epoch(0)), (SHARD, Epoch(0)), (ShardId(8), Epoch(5)), (SHARD, Epoch(0))];
     assert_eq!(store.take(&asked, life).await.unwrap(), [(SHARD, Epoch(1)), (ShardId(9), Epoch(1))]);
     let expected = ShardRow { shard: SHARD, epoch: Epoch(1), owner: owner(life, "one"), target: Some("one".into()) };
@@ -60,8 +60,8 @@ pub(super) async fn a_shard_is_taken_under_its_epoch(store: Arc<dyn Store>) {
 pub(super) async fn only_a_fenced_owner_is_succeeded(store: Arc<dyn Store>) {
     let run = run();
     store.admit(admission(run)).await.unwrap();
-    let before = store.register("one", OVER).await.unwrap();
-    let next = store.register("two", LONG).await.unwrap();
+    let before = store.register("one", "", OVER).await.unwrap();
+    let next = store.register("two", "", LONG).await.unwrap();
     store.take(&[(SHARD, Epoch(0))], before).await.unwrap();
     assert!(store.take(&[(SHARD, Epoch(1))], next).await.unwrap().is_empty(), "expired, but nobody fenced it");
     store.append(append(run, Epoch(1), entry(2, 1, 1))).await.unwrap();
@@ -72,12 +72,12 @@ pub(super) async fn only_a_fenced_owner_is_succeeded(store: Arc<dyn Store>) {
     assert!(matches!(late, Err(StoreError::Fenced { current: Epoch(2), .. })), "{late:?}");
     store.append(append(run, Epoch(2), entry(3, 1, 1))).await.unwrap();
     // A new boot of the node fences the earlier one and may take at once.
-    let again = store.register("two", LONG).await.unwrap();
+    let again = store.register("two", "", LONG).await.unwrap();
     assert_eq!(store.take(&[(SHARD, Epoch(2))], again).await.unwrap(), [(SHARD, Epoch(3))]);
 }
 
 pub(super) async fn a_fenced_life_takes_nothing(store: Arc<dyn Store>) {
-    let life = store.register("one", LONG).await.unwrap();
+    let life = store.register("one", "", LONG).await.unwrap();
     store.fence(life).await.unwrap();
     for (wrong, what) in [(life, "fenced"), (Incarnation(life.0 + 9), "unknown")] {
         assert!(store.take(&[(SHARD, Epoch(0))], wrong).await.unwrap().is_empty(), "{what}");
@@ -87,14 +87,14 @@ pub(super) async fn a_fenced_life_takes_nothing(store: Arc<dyn Store>) {
 
 pub(super) async fn of_many_takers_each_shard_has_one(store: Arc<dyn Store>) {
     const SHARDS: u16 = 64;
-    let dead = store.register("dead", LONG).await.unwrap();
+    let dead = store.register("dead", "", LONG).await.unwrap();
     let all: Vec<_> = (0..SHARDS).map(|shard| (ShardId(shard), Epoch(0))).collect();
     assert_eq!(store.take(&all, dead).await.unwrap().len(), usize::from(SHARDS));
     store.fence(dead).await.unwrap();
     let takers = (0..8).map(|number| {
         let store = Arc::clone(&store);
         tokio::spawn(async move {
-            let life = store.register(&format!("node {number}"), LONG).await.unwrap();
+            let life = store.register(&format!("node {number}"), "", LONG).await.unwrap();
             let mut taken = vec![];
             // In another order each, so that whoever locks as asked would wait for one another in a circle.
             for part in 0..8 {
@@ -124,7 +124,7 @@ pub(super) async fn of_many_takers_each_shard_has_one(store: Arc<dyn Store>) {
 pub(super) async fn a_released_epoch_is_over(store: Arc<dyn Store>) {
     let run = run();
     store.admit(admission(run)).await.unwrap();
-    let life = store.register("one", LONG).await.unwrap();
+    let life = store.register("one", "", LONG).await.unwrap();
     store.take(&[(SHARD, Epoch(0))], life).await.unwrap();
     store.append(append(run, Epoch(1), entry(2, 1, 1))).await.unwrap();
     assert_eq!(store.release(&[(SHARD, Epoch(1))], life).await.unwrap(), [(SHARD, Epoch(2))]);
@@ -132,15 +132,15 @@ pub(super) async fn a_released_epoch_is_over(store: Arc<dyn Store>) {
     assert!(matches!(late, Err(StoreError::Fenced { .. })), "{late:?}");
     let free = ShardRow { shard: SHARD, epoch: Epoch(2), owner: None, target: Some("one".to_owned()) };
     assert_eq!(row(&store, SHARD).await, free);
-    let next = store.register("two", LONG).await.unwrap();
+    let next = store.register("two", "", LONG).await.unwrap();
     assert!(store.take(&[(SHARD, Epoch(1))], next).await.unwrap().is_empty());
     assert_eq!(store.take(&[(SHARD, Epoch(2))], next).await.unwrap(), [(SHARD, Epoch(3))]);
     store.append(append(run, Epoch(3), entry(3, 1, 1))).await.unwrap();
 }
 
 pub(super) async fn only_its_owner_releases_a_shard(store: Arc<dyn Store>) {
-    let life = store.register("one", LONG).await.unwrap();
-    let other = store.register("two", LONG).await.unwrap();
+    let life = store.register("one", "", LONG).await.unwrap();
+    let other = store.register("two", "", LONG).await.unwrap();
     store.take(&[(SHARD, Epoch(0))], life).await.unwrap();
     for (epoch, by, what) in [(1, other, "another node"), (0, life, "an old epoch"), (2, life, "a later epoch")] {
         assert!(store.release(&[(SHARD, Epoch(epoch))], by).await.unwrap().is_empty(), "{what}");
@@ -154,7 +154,7 @@ pub(super) async fn only_its_owner_releases_a_shard(store: Arc<dyn Store>) {
 pub(super) async fn takers_are_their_own_target(store: Arc<dyn Store>) {
     let role = name("planner");
     let term = store.lead(&role, "one", LONG).await.unwrap().unwrap();
-    let life = store.register("two", LONG).await.unwrap();
+    let life = store.register("two", "", LONG).await.unwrap();
     assert!(store.assign(&role, term, &[wanted(SHARD, 0, "three")]).await.unwrap());
     assert_eq!(row(&store, SHARD).await.target.as_deref(), Some("three"));
     store.take(&[(SHARD, Epoch(0))], life).await.unwrap();
@@ -184,7 +184,7 @@ pub(super) async fn a_leader_whose_term_is_over_assigns_nothing(store: Arc<dyn S
 pub(super) async fn a_plan_for_another_epoch_is_dropped(store: Arc<dyn Store>) {
     let role = name("planner");
     let term = store.lead(&role, "one", LONG).await.unwrap().unwrap();
-    let life = store.register("two", LONG).await.unwrap();
+    let life = store.register("two", "", LONG).await.unwrap();
     store.take(&[(SHARD, Epoch(0))], life).await.unwrap();
     let plan = [wanted(SHARD, 0, "a"), wanted(ShardId(2), 0, "b"), wanted(ShardId(1), 0, "c")];
     assert!(store.assign(&role, term, &plan).await.unwrap());
@@ -196,7 +196,7 @@ pub(super) async fn a_plan_for_another_epoch_is_dropped(store: Arc<dyn Store>) {
 pub(super) async fn changes_are_read_by_version(store: Arc<dyn Store>) {
     let role = name("planner");
     let term = store.lead(&role, "one", LONG).await.unwrap().unwrap();
-    let life = store.register("two", LONG).await.unwrap();
+    let life = store.register("two", "", LONG).await.unwrap();
     let mut before = store.map_version().await.unwrap();
     let mut look = async |what: &str, expected: &[u16]| {
         let (version, rows) = store.shards(MAX_SHARDS, Some(before)).await.unwrap();
@@ -224,7 +224,7 @@ pub(super) async fn changes_are_read_by_version(store: Arc<dyn Store>) {
 }
 
 pub(super) async fn a_claim_respects_the_living(store: Arc<dyn Store>) {
-    let life = store.register("two", LONG).await.unwrap();
+    let life = store.register("two", "", LONG).await.unwrap();
     store.take(&[(SHARD, Epoch(0))], life).await.unwrap();
     let refused = store.claim(SHARD, "alone").await;
     assert!(matches!(&refused, Err(StoreError::Refused(text)) if text.contains("'two'")), "{refused:?}");

@@ -27,6 +27,7 @@ struct Leadership {
 
 struct Life {
     node: String,
+    address: String,
     until: Duration,
 }
 
@@ -40,9 +41,32 @@ impl Leases {
         if there.is_some_and(|there| there.holder.is_some() && there.until > now) {
             return None;
         }
+        Some(self.next_term(role, holder, now, lease))
+    }
+
+    pub(super) fn usurp(
+        &mut self,
+        role: &Name,
+        holder: &str,
+        now: Duration,
+        lease: Duration,
+        left: Duration,
+    ) -> Option<Term> {
+        let in_the_way = |there: &Leadership| match &there.holder {
+            Some(other) => other != holder && there.until > until(now, left),
+            None => false,
+        };
+        if self.roles.get(role).is_some_and(in_the_way) {
+            return None;
+        }
+        Some(self.next_term(role, holder, now, lease))
+    }
+
+    fn next_term(&mut self, role: &Name, holder: &str, now: Duration, lease: Duration) -> Term {
+        let there = self.roles.get(role);
         let term = Term(there.map_or(1, |there| there.term.0 + 1));
         self.roles.insert(role.clone(), Leadership { term, holder: Some(holder.to_owned()), until: until(now, lease) });
-        Some(term)
+        term
     }
 
     pub(super) fn renew_lead(&mut self, role: &Name, term: Term, now: Duration, lease: Duration) -> bool {
@@ -68,11 +92,12 @@ impl Leases {
         self.roles.get(role).is_some_and(|there| there.term == term && there.holder.is_some())
     }
 
-    pub(super) fn register(&mut self, node: &str, now: Duration, lease: Duration) -> Incarnation {
+    pub(super) fn register(&mut self, node: &str, address: &str, now: Duration, lease: Duration) -> Incarnation {
         self.lives.retain(|_, life| life.node != node);
         self.booted += 1;
         let incarnation = Incarnation(self.booted);
-        self.lives.insert(incarnation, Life { node: node.to_owned(), until: until(now, lease) });
+        let life = Life { node: node.to_owned(), address: address.to_owned(), until: until(now, lease) };
+        self.lives.insert(incarnation, life);
         incarnation
     }
 
@@ -107,6 +132,7 @@ impl Leases {
         let live = |(incarnation, life): (&Incarnation, &Life)| LiveNode {
             incarnation: *incarnation,
             node: life.node.clone(),
+            address: life.address.clone(),
             left: life.until.saturating_sub(now),
         };
         self.lives.iter().map(live).collect()

@@ -43,6 +43,8 @@ pub struct LiveNode {
     pub incarnation: Incarnation,
     /// Its name.
     pub node: String,
+    /// Where other nodes reach it; empty when it did not say.
+    pub address: String,
     /// What is left of its lease; zero when it may be fenced.
     pub left: Duration,
 }
@@ -54,6 +56,16 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// it renews.
     async fn lead(&self, role: &Name, holder: &str, lease: Duration) -> Result<Option<Term>, StoreError>;
 
+    /// Takes the lead although a lease may still run: when at most `left` remains of it, or when `holder` has it, under
+    /// a term that it does not know. With [`Duration::MAX`] nothing stands in the way. None otherwise.
+    async fn usurp(
+        &self,
+        role: &Name,
+        holder: &str,
+        lease: Duration,
+        left: Duration,
+    ) -> Result<Option<Term>, StoreError>;
+
     /// Prolongs a lease from now. False when the term is over, because somebody else leads or the leader resigned;
     /// an expired lease that nobody took is prolonged.
     async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError>;
@@ -64,8 +76,8 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// Who leads; none when the lease has expired.
     async fn leader(&self, role: &Name) -> Result<Option<Leader>, StoreError>;
 
-    /// Begins a life of a node and fences its earlier ones.
-    async fn register(&self, node: &str, lease: Duration) -> Result<Incarnation, StoreError>;
+    /// Begins a life of a node that others reach at `address`, and fences its earlier ones.
+    async fn register(&self, node: &str, address: &str, lease: Duration) -> Result<Incarnation, StoreError>;
 
     /// Prolongs a node's lease from now. False when it was fenced: the node must stop.
     async fn renew(&self, incarnation: Incarnation, lease: Duration) -> Result<bool, StoreError>;

@@ -18,6 +18,11 @@ const LEAD: &str = "insert into leadership as kept (role, term, holder, until)
   values ($1, 1, $2, clock_timestamp() + $3 * interval '1 ms')
   on conflict (role) do update set term = kept.term + 1, holder = excluded.holder, until = excluded.until
   where kept.holder is null or kept.until <= clock_timestamp() returning term";
+const USURP: &str = "insert into leadership as kept (role, term, holder, until)
+  values ($1, 1, $2, clock_timestamp() + $3 * interval '1 ms')
+  on conflict (role) do update set term = kept.term + 1, holder = excluded.holder, until = excluded.until
+  where kept.holder is null or kept.holder = excluded.holder
+  or kept.until <= clock_timestamp() + $4 * interval '1 ms' returning term";
 const RENEW_LEAD: &str = "update leadership set until = clock_timestamp() + $3 * interval '1 ms'
   where role = $1 and term = $2 and holder is not null returning term";
 const RESIGN: &str = "update leadership set holder = null where role = $1 and term = $2 returning term";
@@ -25,8 +30,8 @@ const LEADER: &str =
     "select holder, term, (extract(epoch from until - clock_timestamp()) * 1000)::bigint from leadership
   where role = $1 and holder is not null and until > clock_timestamp()";
 const REGISTER: &str = "with earlier as (update incarnation set fenced = true where node = $1 and not fenced)
-  insert into incarnation (node, until)
-  values ($1, clock_timestamp() + $2 * interval '1 ms') returning number";
+  insert into incarnation (node, address, until)
+  values ($1, $2, clock_timestamp() + $3 * interval '1 ms') returning number";
 const RENEW: &str = "update incarnation set until = clock_timestamp() + $2 * interval '1 ms'
   where number = $1 and not fenced returning number";
 const FENCE: &str = "update incarnation set fenced = true where number = $1 returning number";
@@ -34,8 +39,8 @@ const FENCE_EXPIRED: &str = "with over as (update incarnation set fenced = true
     where number = $1 and not fenced and until <= clock_timestamp() returning number)
   select not exists (select from incarnation where number = $1 and not fenced and number not in (select number from over))";
 const LIVE: &str =
-    "select number, node, greatest(0, (extract(epoch from until - clock_timestamp()) * 1000)::bigint) from incarnation
-  where not fenced order by number";
+    "select number, node, address, greatest(0, (extract(epoch from until - clock_timestamp()) * 1000)::bigint)
+  from incarnation where not fenced order by number";
 
 /// Takes the lead of a role unless somebody has it.
 pub(super) async fn lead(
@@ -45,6 +50,19 @@ pub(super) async fn lead(
     lease: Duration,
 ) -> Result<Option<Term>, StoreError> {
     let query = sqlx::query(LEAD).bind(role.as_str()).bind(holder).bind(check::lease_millis(lease));
+    Ok(number_of(pool, query).await?.map(Term))
+}
+
+/// Takes the lead of a role unless more than `left` remains of somebody else's lease.
+pub(super) async fn usurp(
+    pool: &PgPool,
+    role: &Name,
+    holder: &str,
+    lease: Duration,
+    left: Duration,
+) -> Result<Option<Term>, StoreError> {
+    let query = sqlx::query(USURP).bind(role.as_str()).bind(holder);
+    let query = query.bind(check::lease_millis(lease)).bind(check::lease_millis(left));
     Ok(number_of(pool, query).await?.map(Term))
 }
 
@@ -60,8 +78,13 @@ pub(super) async fn resign(pool: &PgPool, role: &Name, term: Term) -> Result<(),
 }
 
 /// Begins a life of a node and fences its earlier ones.
-pub(super) async fn register(pool: &PgPool, node: &str, lease: Duration) -> Result<Incarnation, StoreError> {
-    let query = sqlx::query(REGISTER).bind(node).bind(check::lease_millis(lease));
+pub(super) async fn register(
+    pool: &PgPool,
+    node: &str,
+    address: &str,
+    lease: Duration,
+) -> Result<Incarnation, StoreError> {
+    let query = sqlx::query(REGISTER).bind(node).bind(address).bind(check::lease_millis(lease));
     let number = number_of(pool, query).await?;
     number.map(Incarnation).ok_or_else(|| StoreError::Corrupt("a registered node has no number".to_owned()))
 }
@@ -108,7 +131,8 @@ pub(super) async fn live(pool: &PgPool) -> Result<Vec<LiveNode>, StoreError> {
         Ok(LiveNode {
             incarnation: Incarnation(number(row, 0)?),
             node: column(row, 1)?,
-            left: Duration::from_millis(number(row, 2)?),
+            address: column(row, 2)?,
+            left: Duration::from_millis(number(row, 3)?),
         })
     };
     rows.iter().map(read).collect()

@@ -21,30 +21,36 @@ const LEAD: &str = "insert into leadership (role, term, holder, until)
   values (?1, 1, ?2, cast(unixepoch('subsec') * 1000 as integer) + ?3)
   on conflict (role) do update set term = term + 1, holder = excluded.holder, until = excluded.until
   where leadership.holder is null or leadership.until <= cast(unixepoch('subsec') * 1000 as integer) returning term";
+const USURP: &str = "insert into leadership (role, term, holder, until)
+  values (?1, 1, ?2, cast(unixepoch('subsec') * 1000 as integer) + ?3)
+  on conflict (role) do update set term = term + 1, holder = excluded.holder, until = excluded.until
+  where leadership.holder is null or leadership.holder = excluded.holder
+  or leadership.until <= cast(unixepoch('subsec') * 1000 as integer) + ?4 returning term";
 const RENEW_LEAD: &str = "update leadership set until = cast(unixepoch('subsec') * 1000 as integer) + ?3
   where role = ?1 and term = ?2 and holder is not null returning term";
 const RESIGN: &str = "update leadership set holder = null where role = ?1 and term = ?2 returning term";
 const LEADER: &str = "select holder, term, until - cast(unixepoch('subsec') * 1000 as integer) from leadership
   where role = ?1 and holder is not null and until > cast(unixepoch('subsec') * 1000 as integer)";
 const FENCE_EARLIER: &str = "update incarnation set fenced = 1 where node = ?1 and not fenced";
-const REGISTER: &str = "insert into incarnation (node, until)
-  values (?1, cast(unixepoch('subsec') * 1000 as integer) + ?2) returning number";
+const REGISTER: &str = "insert into incarnation (node, address, until)
+  values (?1, ?2, cast(unixepoch('subsec') * 1000 as integer) + ?3) returning number";
 const RENEW: &str = "update incarnation set until = cast(unixepoch('subsec') * 1000 as integer) + ?2
   where number = ?1 and not fenced returning number";
 const FENCE: &str = "update incarnation set fenced = 1 where number = ?1 returning number";
 const FENCE_EXPIRED: &str = "update incarnation set fenced = 1
   where number = ?1 and not fenced and until <= cast(unixepoch('subsec') * 1000 as integer)";
 const LIVES_STILL: &str = "select number from incarnation where number = ?1 and not fenced";
-const LIVE: &str = "select number, node, max(0, until - cast(unixepoch('subsec') * 1000 as integer)) from incarnation
-  where not fenced order by number";
+const LIVE: &str = "select number, node, address, max(0, until - cast(unixepoch('subsec') * 1000 as integer))
+  from incarnation where not fenced order by number";
 
 /// A change of a lease.
 #[derive(Debug)]
 pub(super) enum LeaseOp {
     Lead { role: Name, holder: String, lease: Duration },
+    Usurp { role: Name, holder: String, lease: Duration, left: Duration },
     RenewLead { role: Name, term: Term, lease: Duration },
     Resign { role: Name, term: Term },
-    Register { node: String, lease: Duration },
+    Register { node: String, address: String, lease: Duration },
     Renew { incarnation: Incarnation, lease: Duration },
     Fence { incarnation: Incarnation },
     FenceExpired { incarnation: Incarnation },
@@ -64,11 +70,15 @@ pub(super) async fn change(connection: &mut Connection, op: &LeaseOp) -> Result<
         LeaseOp::Lead { role, holder, lease } => {
             sqlx::query(LEAD).bind(role.as_str()).bind(holder).bind(check::lease_millis(*lease))
         }
+        LeaseOp::Usurp { role, holder, lease, left } => {
+            let query = sqlx::query(USURP).bind(role.as_str()).bind(holder);
+            query.bind(check::lease_millis(*lease)).bind(check::lease_millis(*left))
+        }
         LeaseOp::RenewLead { role, term, lease } => of_term(RENEW_LEAD, role, *term).bind(check::lease_millis(*lease)),
         LeaseOp::Resign { role, term } => of_term(RESIGN, role, *term),
-        LeaseOp::Register { node, lease } => {
+        LeaseOp::Register { node, address, lease } => {
             connection.execute(sqlx::query(FENCE_EARLIER).bind(node)).await?;
-            sqlx::query(REGISTER).bind(node).bind(check::lease_millis(*lease))
+            sqlx::query(REGISTER).bind(node).bind(address).bind(check::lease_millis(*lease))
         }
         LeaseOp::Renew { incarnation, lease } => {
             sqlx::query(RENEW).bind(incarnation.0.cast_signed()).bind(check::lease_millis(*lease))
@@ -117,7 +127,8 @@ pub(super) async fn live(pool: &SqlitePool) -> Result<Vec<LiveNode>, StoreError>
         Ok(LiveNode {
             incarnation: Incarnation(number(row, 0)?),
             node: column(row, 1)?,
-            left: Duration::from_millis(number(row, 2)?),
+            address: column(row, 2)?,
+            left: Duration::from_millis(number(row, 3)?),
         })
     };
     rows.iter().map(read).collect()

@@ -46,7 +46,7 @@ async fn shards_change_hands_under_load() {
     let nodes = stores.iter().enumerate().map(|(node, store)| {
         let store = Arc::clone(store);
         tokio::spawn(async move {
-            let life = store.register(&format!("node {node}"), Duration::from_secs(60)).await.unwrap();
+            let life = store.register(&format!("node {node}"), "", Duration::from_secs(60)).await.unwrap();
             let mut written = vec![];
             for number in 0..25 {
                 written.extend(round(&store, life, number).await);
@@ -74,8 +74,8 @@ async fn a_take_waits_for_a_write_and_ends_its_epoch() {
     let Some(place) = Place::new("take").await else { return };
     let store = place.store().await;
     store.admit(admission(run(1))).await.unwrap();
-    let dead = store.register("dead", Duration::ZERO).await.unwrap();
-    let next = store.register("next", Duration::from_secs(60)).await.unwrap();
+    let dead = store.register("dead", "", Duration::ZERO).await.unwrap();
+    let next = store.register("next", "", Duration::from_secs(60)).await.unwrap();
     store.take(&[(SHARD, Epoch(0))], dead).await.unwrap();
     assert!(store.fence_expired(dead).await.unwrap());
     // A write of the dead node that the server is still at: it holds the shard's row as every write does.
