@@ -191,6 +191,14 @@ impl Node {
     /// # Errors
     /// When the store cannot be closed cleanly; what was acknowledged is durable all the same.
     pub async fn stop(self, grace: Duration) -> Result<usize, StoreError> {
+        let store = Arc::clone(&self.store);
+        let left = self.end(grace).await;
+        store.close().await?;
+        Ok(left)
+    }
+
+    /// The same without closing the store, which others in this process may share.
+    pub async fn end(self, grace: Duration) -> usize {
         self.close();
         let _ = tokio::time::timeout(grace, self.router.runs.idle()).await;
         let left = self.router.runs.live();
@@ -201,8 +209,7 @@ impl Node {
         if let Err(error) = ended {
             tracing::warn!(%error, "the actor tree did not end in time");
         }
-        self.store.close().await?;
-        Ok(left)
+        left
     }
 }
 

@@ -46,8 +46,22 @@ impl World {
         self.node_on(Arc::new(store), 1_000, 1_000).await
     }
 
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// A node among others, which is given shards.
+    pub(crate) async fn member(&self, shards: u16) -> Node {
+        let parts = self.parts(Arc::clone(&self.store), 1_000, 1_000);
+        Node::start(NodeParts { shards, alone: false, ..parts }).await.unwrap()
+    }
+
     pub(crate) async fn node_on(&self, store: Arc<dyn Store>, max_live: usize, max_unfinished: u64) -> Node {
-        Node::start(NodeParts {
+        Node::start(self.parts(store, max_live, max_unfinished)).await.unwrap()
+    }
+
+    fn parts(&self, store: Arc<dyn Store>, max_live: usize, max_unfinished: u64) -> NodeParts {
+        NodeParts {
             name: "test".into(),
             store,
             clock: Arc::new(SystemClock::default()),
@@ -63,9 +77,7 @@ impl World {
             max_unfinished,
             recovery_per_second: 10_000,
             alone: true,
-        })
-        .await
-        .unwrap()
+        }
     }
 }
 

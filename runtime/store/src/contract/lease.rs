@@ -140,7 +140,8 @@ pub(super) async fn a_new_boot_fences_the_one_before(store: Arc<dyn Store>) {
 }
 
 pub(super) async fn only_expired_lives_are_fenced_as_expired(store: Arc<dyn Store>) {
-    let (lasting, over) = (store.register("one", "", LONG).await.unwrap(), store.register("two", "", OVER).await.unwrap());
+    let (lasting, over) =
+        (store.register("one", "", LONG).await.unwrap(), store.register("two", "", OVER).await.unwrap());
     for (life, expected, what) in [
         (lasting, false, "its lease lasts"),
         (over, true, "its lease is over"),
