@@ -32,6 +32,8 @@ pub struct Situation<'a> {
     pub rows: &'a [ShardRow],
     /// Whether an owner lives; the shards of one that does not are placed at once, without a bound on moves.
     pub lives: &'a dyn Fn(Incarnation) -> bool,
+    /// Whether a node gets nothing new, by its name; what it has stays its own.
+    pub closed: &'a dyn Fn(&str) -> bool,
     /// Whether nodes neither came nor went lately; until then only shards that nobody serves are placed, and moves to
     /// nodes that are gone are called off.
     pub settled: bool,

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use motet_engine::id::Name;
+use motet_engine::id::{Epoch, Name, ShardId};
 use motet_store::StoreError;
 use motet_store::port::{Assignment, Incarnation, LiveNode, MapVersion, ShardRow, Store, Term};
 use tokio::sync::watch;
@@ -20,6 +20,12 @@ use super::planner::{PlanLimits, Situation, plan};
 use super::settings::{SettingsError, ShardSettings};
 use super::view::View;
 
+/// A node to which so many shards in turn were planned in vain gets no more of them for a while.
+const VAIN: u32 = 3;
+
+/// How long such a node gets no more, in times of the settle delay.
+const CLOSED_FOR: u32 = 6;
+
 /// What a leader knows of the shards, and what it makes of it. Pure.
 pub struct Planning {
     settings: ShardSettings,
@@ -28,6 +34,10 @@ pub struct Planning {
     nodes: BTreeMap<String, Contender>,
     /// Since when they are these; none before the first look.
     since: Option<Moment>,
+    /// What was planned and has not come about yet: epoch and target.
+    wanted: BTreeMap<ShardId, (Epoch, String)>,
+    /// How many shards in turn a node did not take that were planned for it, and when it was last so.
+    vain: BTreeMap<String, (u32, Moment)>,
 }
 
 impl Planning {
@@ -35,7 +45,7 @@ impl Planning {
     #[must_use]
     pub fn new(settings: ShardSettings) -> Self {
         let view = View::new(Contender::new("", 1), settings.shards);
-        Self { settings, view, nodes: BTreeMap::new(), since: None }
+        Self { settings, view, nodes: BTreeMap::new(), since: None, wanted: BTreeMap::new(), vain: BTreeMap::new() }
     }
 
     /// The version after which changes are to be read.
@@ -64,6 +74,30 @@ impl Planning {
             self.nodes = nodes;
             self.since = Some(now);
         }
+        self.count_vain(now);
+    }
+
+    /// A node that lives and tells that it takes shards, but does not, must not keep them moving for ever.
+    fn count_vain(&mut self, now: Moment) {
+        let Self { view, nodes, wanted, vain, settings, .. } = self;
+        wanted.retain(|shard, (epoch, target)| {
+            let Some(row) = view.row(*shard).filter(|_| nodes.contains_key(target)) else { return false };
+            let Some(owner) = row.owner.as_ref().filter(|_| row.epoch > *epoch) else { return true };
+            if owner.node == *target {
+                vain.remove(target);
+            } else {
+                let count = vain.entry(target.clone()).or_insert((0, now));
+                *count = (count.0 + 1, now);
+                if count.0 == VAIN {
+                    tracing::warn!(
+                        node = target,
+                        "a node does not take shards that are planned for it: it gets no more for a while"
+                    );
+                }
+            }
+            false
+        });
+        vain.retain(|_, (_, at)| now.since(*at) < settings.settle * CLOSED_FOR);
     }
 
     /// The lives whose lease is over.
@@ -73,22 +107,28 @@ impl Planning {
 
     /// What is to be written now.
     #[must_use]
-    pub fn plan(&self, now: Moment) -> Vec<Assignment> {
+    pub fn plan(&mut self, now: Moment) -> Vec<Assignment> {
         let nodes: Vec<Contender> = self.nodes.values().cloned().collect();
         let situation = Situation {
             nodes: &nodes,
             rows: self.view.rows(),
             lives: &|incarnation| self.view.is_leased(incarnation) == Some(true),
+            closed: &|node| self.vain.get(node).is_some_and(|(count, _)| *count >= VAIN),
             settled: self.since.is_some_and(|since| now.since(since) >= self.settings.settle),
             limits: PlanLimits { load_percent: self.settings.load_percent, moves: self.settings.max_moves_at_once },
         };
-        let assignment = |(shard, node): (motet_engine::id::ShardId, &Contender)| {
+        let assignment = |(shard, node): (ShardId, &Contender)| {
             let epoch = self.view.row(shard)?.epoch;
             Some(Assignment { shard, epoch, target: node.name().to_string() })
         };
-        plan(&situation).into_iter().filter_map(assignment).collect()
+        let plan: Vec<_> = plan(&situation).into_iter().filter_map(assignment).collect();
+        self.wanted.extend(plan.iter().map(|new| (new.shard, (new.epoch, new.target.clone()))));
+        plan
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// What the leader's loop is made of.
 pub struct PlannerParts {

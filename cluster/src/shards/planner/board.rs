@@ -21,6 +21,8 @@ struct Seat {
     /// Below this it starves: three quarters of its share. So much lower than the share that nodes do not begin to
     /// starve because another one goes.
     least: u64,
+    /// Whether it gets nothing new.
+    closed: bool,
     /// Whether it starved: then it is filled up to its share.
     hungry: bool,
 }
@@ -66,6 +68,7 @@ impl<'a> Board<'a> {
                 most: (weighed * percent).div_ceil(weights * 100),
                 share: weighed / weights,
                 least: weighed * 3 / (weights * 4),
+                closed: (situation.closed)(node.name()),
                 hungry: false,
             }
         };
@@ -107,7 +110,8 @@ impl<'a> Board<'a> {
     /// only those are considered, so that nothing else need move afterwards.
     fn place(&mut self, places: &[usize]) {
         for (done, at) in places.iter().enumerate() {
-            let missing: u64 = self.seats.iter().map(|seat| seat.least.saturating_sub(seat.load)).sum();
+            let missing: u64 =
+                self.seats.iter().filter(|seat| !seat.closed).map(|seat| seat.least.saturating_sub(seat.load)).sum();
             let needed = missing >= (places.len() - done) as u64 && missing > 0;
             let fits = |seat: &Seat| if needed { seat.load < seat.least } else { seat.load < seat.most };
             if let Some(seat) = self.first(self.shard(*at), fits) {
@@ -118,7 +122,7 @@ impl<'a> Board<'a> {
 
     /// Moves from nodes above their bound what fits best elsewhere: to the starving first.
     pub(super) fn relieve_overloaded(&mut self) {
-        self.seats.iter_mut().for_each(|seat| seat.hungry = seat.load < seat.least);
+        self.seats.iter_mut().for_each(|seat| seat.hungry = seat.load < seat.least && !seat.closed);
         for seat in 0..self.seats.len() {
             let excess = self.seats[seat].load.saturating_sub(self.seats[seat].most);
             for _ in 0..excess {
@@ -177,7 +181,8 @@ impl<'a> Board<'a> {
     /// The first node in the shard's order that fits.
     fn first(&self, shard: ShardId, fits: impl Fn(&Seat) -> bool) -> Option<usize> {
         let cost = |seat: usize| (self.nodes[seat].cost(shard), seat);
-        let fitting = (0..self.seats.len()).filter(|seat| fits(&self.seats[*seat])).map(cost);
+        let fitting =
+            (0..self.seats.len()).filter(|seat| !self.seats[*seat].closed && fits(&self.seats[*seat])).map(cost);
         let first = fitting.min_by(|(one, a), (other, b)| {
             one.total_cmp(other).then_with(|| self.nodes[*a].name().cmp(self.nodes[*b].name()))
         });

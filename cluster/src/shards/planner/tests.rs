@@ -27,7 +27,7 @@ fn nodes(weights: &[u32]) -> Vec<Contender> {
 
 fn plan_of(nodes: &[Contender], rows: &[ShardRow], limits: PlanLimits) -> Vec<(ShardId, String)> {
     let lives = |incarnation: Incarnation| incarnation.0 < 1_000;
-    let situation = Situation { nodes, rows, lives: &lives, settled: true, limits };
+    let situation = Situation { nodes, rows, lives: &lives, closed: &|_| false, settled: true, limits };
     plan(&situation).into_iter().map(|(shard, node)| (shard, node.name().to_string())).collect()
 }
 
@@ -182,7 +182,8 @@ fn only_what_must_move_is_planned() {
     for (what, changed, settled, expected) in cases {
         let mut rows = rows.clone();
         rows[0] = changed;
-        let situation = Situation { nodes: &nodes, rows: &rows, lives: &lives, settled, limits: FREE };
+        let situation =
+            Situation { nodes: &nodes, rows: &rows, lives: &lives, closed: &|_| false, settled, limits: FREE };
         let planned: Vec<_> =
             plan(&situation).into_iter().map(|(shard, node)| (shard, node.name().to_string())).collect();
         assert_eq!(planned, expected.map(|node| (ShardId(0), node)).into_iter().collect::<Vec<_>>(), "{what}");
@@ -219,4 +220,20 @@ fn a_hundred_nodes_share_four_thousand_shards() {
     assert!(joined.len() as f64 <= share(&before[41], &before, 4096) * 1.1 + 1.0, "{}", joined.len());
     carry_out(&mut rows, &joined);
     check_loads(&rows, &before, FREE);
+}
+
+#[test]
+fn a_closed_node_gets_nothing_and_keeps_what_it_has() {
+    let nodes = nodes(&[1, 1, 1]);
+    let lives = |_| true;
+    let mut rows: Vec<_> = (0..60).map(|shard| row(shard, Some((0, "node-0")), Some("node-0"))).collect();
+    rows[..6].iter_mut().for_each(|there| *there = row(there.shard.0, Some((1, "node-1")), Some("node-1")));
+    rows[50..].iter_mut().for_each(|there| *there = row(there.shard.0, None, None));
+    let closed = |node: &str| node == "node-1";
+    let situation =
+        Situation { nodes: &nodes, rows: &rows, lives: &lives, closed: &closed, settled: true, limits: FREE };
+    let plan: Vec<_> = plan(&situation).into_iter().map(|(shard, node)| (shard, node.name().to_string())).collect();
+    assert!(plan.iter().all(|(shard, node)| node != "node-1" && shard.0 >= 6), "{plan:?}");
+    carry_out(&mut rows, &plan);
+    assert_eq!(loads(&rows)["node-1"], 6);
 }
