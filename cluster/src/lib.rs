@@ -1,7 +1,11 @@
-//! Which node does what.
+//! Which node does what, and how nodes reach each other.
 //!
-//! Knows the store's ports, but neither actors nor models. Used by the actors, which serve shards, and by the server.
+//! Knows neither actors nor runs: what nodes say to each other are opaque payloads here. Used by the actors' router and
+//! by the server, which starts the link.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
 
+pub mod envelope;
+pub mod link;
 pub mod shards;
+mod wire;

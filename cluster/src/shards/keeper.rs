@@ -278,9 +278,9 @@ impl Keeping {
         match order {
             Order::Ask { number, call } => {
                 let (store, settings) = (Arc::clone(&self.parts.store), self.parts.settings.clone());
-                let node = self.parts.own.node.clone();
+                let own = self.parts.own.clone();
                 self.calls.push(Box::pin(async move {
-                    let answer = calls::ask(&*store, &node, &settings, call).await;
+                    let answer = calls::ask(&*store, &own, &settings, call).await;
                     Some(Event::Answered { number, answer })
                 }));
             }

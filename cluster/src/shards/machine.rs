@@ -30,6 +30,8 @@ const JUST_AFTER: Duration = Duration::from_millis(5);
 pub struct Own {
     /// Its name, which no other node has.
     pub node: String,
+    /// Where other nodes reach it.
+    pub address: String,
     /// Its capacity in a unit that all nodes share.
     pub weight: u32,
     /// Whether it has the role `runs`.

@@ -48,7 +48,7 @@ pub(crate) struct Served {
 
 impl Node {
     pub(crate) fn new(name: String, settings: &ShardSettings, now: Duration, random: &mut Random) -> Self {
-        let own = Own { node: name.clone(), weight: 1, serves_runs: true };
+        let own = Own { node: name.clone(), address: String::new(), weight: 1, serves_runs: true };
         let drift = i64::try_from(random.between(0, 10_000)).unwrap() - 5_000;
         let mut node = Self {
             name,

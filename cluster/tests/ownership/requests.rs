@@ -73,7 +73,7 @@ impl World {
     fn register(&mut self, boot: u64) -> Incarnation {
         // A request of a node that died meanwhile arrives all the same; its successor has the same name.
         let Some(name) = self.names.get(&boot).cloned() else { return Incarnation(0) };
-        let life = now(self.store.register(&name, self.settings.lease));
+        let life = now(self.store.register(&name, "", self.settings.lease));
         let relied_on = self.nodes.values().filter(|node| node.name == name).filter_map(|node| node.life());
         self.surprised.extend(relied_on);
         self.boot_of.insert(life, boot);

@@ -6,13 +6,13 @@
 use motet_store::StoreError;
 use motet_store::port::{MapVersion, ShardRow, Store};
 
-use crate::shards::machine::{Answer, Call, Look};
+use crate::shards::machine::{Answer, Call, Look, Own};
 use crate::shards::settings::ShardSettings;
 
 /// Asks the store and waits for its answer, for the settings' timeout at most.
-pub(super) async fn ask(store: &dyn Store, node: &str, settings: &ShardSettings, call: Call) -> Answer {
+pub(super) async fn ask(store: &dyn Store, own: &Own, settings: &ShardSettings, call: Call) -> Answer {
     let what = name(&call);
-    match tokio::time::timeout(settings.call_timeout, carry_out(store, node, settings, call)).await {
+    match tokio::time::timeout(settings.call_timeout, carry_out(store, own, settings, call)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             tracing::warn!(what, %error, "the store failed a request of the cluster; trying again");
@@ -41,9 +41,9 @@ fn name(call: &Call) -> &'static str {
     }
 }
 
-async fn carry_out(store: &dyn Store, node: &str, settings: &ShardSettings, call: Call) -> Result<Answer, StoreError> {
+async fn carry_out(store: &dyn Store, own: &Own, settings: &ShardSettings, call: Call) -> Result<Answer, StoreError> {
     Ok(match call {
-        Call::Register => Answer::Registered(store.register(node, settings.lease).await?),
+        Call::Register => Answer::Registered(store.register(&own.node, &own.address, settings.lease).await?),
         Call::Renew(life) => Answer::Renewed(store.renew(life, settings.lease).await?),
         Call::Look(after) => {
             let (version, rows) = read(store, settings.shards, after).await?;

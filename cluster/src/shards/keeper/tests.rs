@@ -84,7 +84,7 @@ fn start(store: &Arc<dyn Store>, name: &str) -> Node {
     let keeper = ShardKeeper::start(KeeperParts {
         store: Arc::clone(store),
         host: Arc::clone(&host) as Arc<dyn ShardHost>,
-        own: Own { node: name.to_owned(), weight: 1, serves_runs: true },
+        own: Own { node: name.to_owned(), address: String::new(), weight: 1, serves_runs: true },
         members,
         clock: Arc::clone(&clock) as Arc<dyn BootClock>,
         settings,
@@ -151,7 +151,7 @@ async fn settings_that_do_not_go_together_are_refused() {
     let refused = ShardKeeper::start(KeeperParts {
         store,
         host: Host::new(),
-        own: Own { node: "a".to_owned(), weight: 1, serves_runs: true },
+        own: Own { node: "a".to_owned(), address: String::new(), weight: 1, serves_runs: true },
         members,
         clock: Arc::new(SystemBootClock),
         settings: ShardSettings::new(0),

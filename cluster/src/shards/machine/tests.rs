@@ -30,7 +30,7 @@ impl Stage {
     fn new() -> Self {
         let millis = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&millis);
-        let own = Own { node: "a".to_owned(), weight: 1, serves_runs: true };
+        let own = Own { node: "a".to_owned(), address: String::new(), weight: 1, serves_runs: true };
         Self {
             millis,
             store: MemoryStore::with_clock(move || Duration::from_millis(seen.load(Ordering::Relaxed))),
@@ -74,7 +74,7 @@ impl Stage {
     fn ask(&self, call: Call) -> Answer {
         let (store, lease) = (&self.store, ShardSettings::new(SHARDS).lease);
         match call {
-            Call::Register => Answer::Registered(at_once(store.register("a", lease))),
+            Call::Register => Answer::Registered(at_once(store.register("a", "", lease))),
             Call::Renew(life) => Answer::Renewed(at_once(store.renew(life, lease))),
             Call::Look(after) => {
                 let (version, rows) = at_once(store.shards(SHARDS, after));
@@ -121,7 +121,7 @@ fn a_cluster_of_one_serves_everything_within_a_second() {
 #[test]
 fn a_new_boot_takes_the_shards_of_the_old_one_at_once() {
     let mut stage = Stage::new();
-    let before = at_once(stage.store.register("a", Duration::from_secs(3)));
+    let before = at_once(stage.store.register("a", "", Duration::from_secs(3)));
     let all: Vec<_> = (0..SHARDS).map(|shard| (ShardId(shard), Epoch(0))).collect();
     at_once(stage.store.take(&all, before));
     stage.tell(Event::Tick);

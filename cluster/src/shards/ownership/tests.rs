@@ -39,6 +39,7 @@ fn lives(of: &[(&str, u64)]) -> Vec<LiveNode> {
     let life = |(node, left): &(&str, u64)| LiveNode {
         incarnation: life_of(node),
         node: (*node).to_owned(),
+        address: String::new(),
         left: Duration::from_secs(*left),
     };
     of.iter().map(life).collect()

@@ -22,6 +22,7 @@ fn lives(of: &[(u64, u64)]) -> Vec<LiveNode> {
     let life = |(life, left): &(u64, u64)| LiveNode {
         incarnation: Incarnation(*life),
         node: name(*life),
+        address: String::new(),
         left: Duration::from_secs(*left),
     };
     of.iter().map(life).collect()
