@@ -117,6 +117,12 @@ impl Router {
         TraceContext::start(u128::from(high) << 64 | u128::from(low), self.entropy.next())
     }
 
+    /// Whether this node runs alone.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.peers.get().is_none()
+    }
+
     /// Whether new runs are taken.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
 
 pub mod envelope;
+pub mod leader;
 pub mod link;
 pub mod shards;
 mod wire;

@@ -5,6 +5,7 @@
 mod actors;
 mod body;
 mod check;
+mod cluster;
 mod context;
 mod definitions;
 mod document;
@@ -182,6 +183,7 @@ fn api() -> axum::Router<Arc<App>> {
         .route("/api/v1/runs/{id}/events", get(events::events))
         .route("/api/v1/runs/{id}/why", get(why::why))
         .route("/api/v1/actors", get(actors::list))
+        .route("/api/v1/cluster", get(cluster::show))
         .route("/api/v1/node", get(node::show))
         .route("/openapi.json", get(document::show))
 }
