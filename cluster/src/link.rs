@@ -1,10 +1,9 @@
 //! The link between nodes: what may be asked of it, what is promised, and how it fails.
 //!
 //! Every envelope is bounded in size, has a deadline, and ends in exactly one of: an answer of the receiver, or a typed
-//! error. Promised besides: while the receiver's incarnation lives, an envelope is handled at most once, whatever
-//! connections break; handlers of one sender and lane are begun in the order in which their envelopes were posted, as
-//! long as the stream lives (after a reconnect, those that were under way may come after later ones); nothing is kept
-//! without a bound on either side. Not promised: that an envelope without an answer was not handled, see
+//! error. Promised besides: while the receiver's incarnation lives, an envelope is handled at most once, and handlers of
+//! one sender and lane are begun in the order in which their envelopes were posted, whatever connections break; nothing
+//! is kept without a bound on either side. Not promised: that an envelope without an answer was not handled, see
 //! [`LinkError::may_have_arrived`]. Used by the router of actors and by gossip.
 
 mod backoff;

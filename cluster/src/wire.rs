@@ -16,7 +16,7 @@ use crate::envelope::{self, Kind, MessageId, NodeId, Parcel, Route, Sender};
     missing_docs,
     unreachable_pub,
     clippy::all,
-    clippy::large_enum_variant,
+    clippy::allow_attributes_without_reason,
     reason = "generated from proto/link.proto, which explains the fields"
 )]
 mod generated {

@@ -96,3 +96,59 @@ pub fn open<P: Payload>(parcel: &Parcel) -> Result<P, PayloadError> {
 pub fn reads<P: Payload>(kind: Kind, version: u32) -> bool {
     kind == P::KIND && (version == P::VERSION || version.checked_add(1) == Some(P::VERSION))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    struct Third {
+        sizes: Vec<u64>,
+    }
+
+    impl Payload for Third {
+        const KIND: Kind = Kind(40);
+        const VERSION: u32 = 3;
+
+        fn previous(bytes: &[u8]) -> Option<Result<Self, CodecError>> {
+            Some(decode_disposable::<u64>(bytes).map(|size| Self { sizes: vec![size] }))
+        }
+    }
+
+    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    struct First;
+
+    impl Payload for First {
+        const KIND: Kind = Kind(41);
+        const VERSION: u32 = 0;
+    }
+
+    #[test]
+    fn this_version_and_the_one_before_are_read() {
+        let sealed = seal(&Third { sizes: vec![1, 2] }, Route::default()).unwrap();
+        assert_eq!(open(&sealed), Ok(Third { sizes: vec![1, 2] }));
+        let with = |version, payload: &Bytes| Parcel { version, payload: payload.clone(), ..sealed.clone() };
+        let before = encode_disposable(&9u64).unwrap();
+        assert_eq!(open(&with(2, &before)), Ok(Third { sizes: vec![9] }));
+        for version in [0, 1, 4, u32::MAX] {
+            let refused = PayloadError::Version { kind: 40, found: version, known: 3 };
+            assert_eq!(open::<Third>(&with(version, &before)), Err(refused), "{version}");
+            assert!(!reads::<Third>(Kind(40), version));
+        }
+        assert!(matches!(open::<Third>(&with(3, &Bytes::new())), Err(PayloadError::Codec(CodecError::Empty))));
+        assert_eq!(open::<First>(&sealed), Err(PayloadError::Kind { found: 40, known: 41 }));
+        let first = seal(&First, Route::default()).unwrap();
+        assert_eq!(open(&first), Ok(First));
+        let older = Parcel { version: u32::MAX, ..first };
+        assert!(matches!(open::<First>(&older), Err(PayloadError::Version { .. })));
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_sealed() {
+        let sizes = vec![u64::MAX; MAX_PAYLOAD_BYTES / 8];
+        assert!(matches!(seal(&Third { sizes }, Route::default()), Err(PayloadError::TooLarge(_))));
+    }
+}

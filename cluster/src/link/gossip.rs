@@ -81,9 +81,14 @@ impl Gossip {
         sent
     }
 
-    /// The next datagram, and the address at which its sender listens. Waits until there is one.
+    /// The next datagram, and the address at which its sender listens. Waits until there is one; none when the link
+    /// has ended.
     pub async fn receive(&self) -> Option<(SocketAddr, Bytes)> {
-        self.arriving.lock().await.recv().await
+        let (mut closing, mut arriving) = (self.closing.clone(), self.arriving.lock().await);
+        tokio::select! {
+            arrived = arriving.recv() => arrived,
+            _ = closing.wait_for(Option::is_some) => None,
+        }
     }
 
     /// Where the datagrams of a peer's stream go.

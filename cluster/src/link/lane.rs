@@ -11,7 +11,7 @@ pub(crate) mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use motet_store::port::Incarnation;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
@@ -289,9 +289,9 @@ impl LaneTask {
                         frame.beat = self.beat.take().unwrap_or_default();
                         room.send(frame);
                     }
-                    // What the transport knows of the end comes from the other direction.
-                    Err(_) => match pipe.incoming.next().await {
-                        Some(Err(reason)) => return End::Broken(reason),
+                    // What the transport knows of the end may have come from the other direction already.
+                    Err(_) => match pipe.incoming.next().now_or_never() {
+                        Some(Some(Err(reason))) => return End::Broken(reason),
                         _ => return End::Broken("the stream ended".to_owned()),
                     },
                 },

@@ -156,8 +156,13 @@ impl Session {
                 Err(_) => return Turn::StreamEnded,
             },
             Some(newer) = self.streams.recv() => return Turn::Replaced(newer),
-            _ = beats.tick() => {
+            due = beats.tick() => {
                 self.books.publish();
+                // While this process itself stood still, the peer could not be heard.
+                let late = due.elapsed();
+                if late > self.settings.beat {
+                    self.heard += late;
+                }
                 if self.heard.elapsed() >= self.settings.drop_after {
                     tracing::info!(peer = %self.sender.node, lane = %self.lane, "a silent peer's stream is dropped");
                     return Turn::StreamEnded;

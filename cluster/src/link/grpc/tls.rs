@@ -20,7 +20,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::envelope::NodeId;
 use crate::link::LinkError;
 
-/// The files and what is asked of them.
+/// The files and what is asked of them. A node is both client and server: a certificate that names its uses must name
+/// both.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsSettings {
     /// This node's certificate and what stands between it and the authority, as PEM.

@@ -94,10 +94,11 @@ impl Memory {
     fn make_room(&mut self) {
         while self.bytes > self.most.bytes {
             let Some(id) = self.heavy.pop_front() else { return };
-            if let Some(entry @ Entry::Answered(_)) = self.entries.get_mut(&id) {
-                if let Entry::Answered(answer) = std::mem::replace(entry, Entry::Gone) {
-                    self.bytes -= answer.bytes();
-                }
+            if let Some(entry) = self.entries.get_mut(&id)
+                && let Entry::Answered(answer) = entry
+            {
+                self.bytes -= answer.bytes();
+                *entry = Entry::Gone;
             }
         }
         if self.entries.len() <= self.most.envelopes {
