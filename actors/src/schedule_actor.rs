@@ -3,7 +3,7 @@
 //! Which times those are is the engine's rule. Nothing of its own is stored: the newest run that a schedule began says
 //! how far it has come, so the position and the run are durable in one commit. A run's id and idempotency key follow
 //! from schedule and time, so that neither a crash nor a second node begins one twice. Spawned by the node, one for
-//! all schedules.
+//! all schedules of its shards.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -122,7 +122,8 @@ async fn look(router: &Arc<Router>, watched: &mut Watched, what: Look) -> Result
     }
     let mut before = std::mem::take(&mut watched.known);
     let since = watched.since;
-    let looks = watched.stored.iter().cloned().map(|schedule| {
+    let own = watched.stored.iter().filter(|schedule| is_own(router, schedule));
+    let looks = own.cloned().map(|schedule| {
         let key = (schedule.namespace.clone(), schedule.definition.name.clone());
         let known = before.remove(&key);
         async move {
@@ -146,6 +147,12 @@ async fn look(router: &Arc<Router>, watched: &mut Watched, what: Look) -> Result
     }
     router.schedules().keep_only(|key| watched.known.contains_key(key));
     Ok(next)
+}
+
+/// Whether this node looks after a schedule: whoever serves its shard does.
+fn is_own(router: &Router, stored: &StoredSchedule) -> bool {
+    let names = [stored.namespace.0.as_str().as_bytes(), stored.definition.name.as_str().as_bytes()];
+    router.runs().epoch(ShardId::of(&names, router.runs().shards())).is_some()
 }
 
 /// Begins the runs of one schedule that are due; how far it has come then, and when to look again.

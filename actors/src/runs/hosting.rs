@@ -46,6 +46,9 @@ impl Runs {
         self.shards.take(shard, epoch);
         self.backlog.add(shard);
         self.timer_hint.send_replace(Some(self.clock().now()));
+        if let Some(router) = self.router() {
+            router.schedules().changed();
+        }
     }
 
     /// Takes nothing more for a shard and resolves when none of its runs lives here; false when that took longer than
