@@ -122,7 +122,8 @@ impl Runs {
     }
 
     /// Number of shards, of all nodes together.
-    pub(crate) fn shards(&self) -> u16 {
+    #[must_use]
+    pub fn shards(&self) -> u16 {
         self.shards.count()
     }
 

@@ -122,8 +122,9 @@ async fn look(router: &Arc<Router>, watched: &mut Watched, what: Look) -> Result
     }
     let mut before = std::mem::take(&mut watched.known);
     let since = watched.since;
-    let own = watched.stored.iter().filter(|schedule| is_own(router, schedule));
-    let looks = own.cloned().map(|schedule| {
+    let mut own = watched.stored.clone();
+    own.retain(|schedule| is_own(router, schedule));
+    let looks = own.into_iter().map(|schedule| {
         let key = (schedule.namespace.clone(), schedule.definition.name.clone());
         let known = before.remove(&key);
         async move {

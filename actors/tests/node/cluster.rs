@@ -59,6 +59,7 @@ struct Peer {
     keeper: Option<ShardKeeper>,
     link: Arc<dyn Link>,
     members: watch::Sender<Arc<Members>>,
+    life: watch::Receiver<Option<Incarnation>>,
     _planner: ShardPlanner,
 }
 
@@ -66,7 +67,8 @@ struct Peer {
 struct Cluster {
     world: World,
     network: Loopback,
-    term: Term,
+    /// Under which everybody plans.
+    term: watch::Sender<Option<Term>>,
 }
 
 impl Cluster {
@@ -74,14 +76,14 @@ impl Cluster {
         let world = World::new();
         let role = Name::new("leader").unwrap();
         let term = world.store().lead(&role, "test", Duration::from_secs(600)).await.unwrap().unwrap();
-        Self { world, network: Loopback::new(), term }
+        Self { world, network: Loopback::new(), term: watch::Sender::new(Some(term)) }
     }
 
     fn settings() -> ShardSettings {
         ShardSettings {
-            lease: Duration::from_millis(600),
+            lease: Duration::from_millis(1_200),
             renew_every: Duration::from_millis(100),
-            stop_after: Duration::from_millis(400),
+            stop_after: Duration::from_millis(1_000),
             call_timeout: Duration::from_millis(200),
             look_every: Duration::from_millis(30),
             next_in_line_after: Duration::from_millis(50),
@@ -124,13 +126,13 @@ impl Cluster {
         let planner = ShardPlanner::start(PlannerParts {
             store: Arc::clone(node.store()),
             role: Name::new("leader").unwrap(),
-            term: watch::channel(Some(self.term)).1,
+            term: self.term.subscribe(),
             members: known,
             clock: Arc::new(SystemBootClock),
             settings: Self::settings(),
         })
         .unwrap();
-        Peer { id, node, keeper: Some(keeper), link, members, _planner: planner }
+        Peer { id, node, keeper: Some(keeper), link, members, life, _planner: planner }
     }
 
     /// Nodes of which each has its share of the shards.
@@ -140,23 +142,35 @@ impl Cluster {
         for name in names {
             peers.push(cluster.peer(name).await);
         }
-        cluster.introduce(&peers.iter().collect::<Vec<_>>());
+        Self::introduce(&peers);
         let fair = usize::from(SHARDS) / N;
         until("fair shares", async || peers.iter().all(|peer| peer.shards().len().abs_diff(fair) <= 2)).await;
         (cluster, peers.try_into().unwrap_or_else(|_| panic!("as many as names")))
     }
 
-    /// Tells everybody of everybody, as gossip does.
-    fn introduce(&self, peers: &[&Peer]) {
-        let member = |peer: &&Peer| Member {
-            node: peer.id.to_string(),
-            incarnation: peer.life(),
-            weight: 1,
-            serves_runs: true,
-            draining: false,
-        };
-        let all: Arc<Members> = Arc::new(peers.iter().map(member).collect());
-        peers.iter().for_each(|peer| drop(peer.members.send_replace(Arc::clone(&all))));
+    /// Tells everybody of everybody, as gossip does, for as long as somebody listens.
+    fn introduce(peers: &[Peer]) {
+        let all: Vec<_> =
+            peers.iter().map(|peer| (peer.id.to_string(), peer.life.clone(), peer.members.clone())).collect();
+        tokio::spawn(async move {
+            let mut rounds = tokio::time::interval(Duration::from_millis(20));
+            while all.iter().any(|(_, _, members)| !members.is_closed()) {
+                rounds.tick().await;
+                let member = |(node, life, _): &(String, watch::Receiver<_>, _)| {
+                    let incarnation: Option<Incarnation> = *life.borrow();
+                    let node = node.clone();
+                    Some(Member { node, incarnation: incarnation?, weight: 1, serves_runs: true, draining: false })
+                };
+                let known: Arc<Members> = Arc::new(all.iter().filter_map(member).collect());
+                for (_, _, members) in &all {
+                    members.send_if_modified(|before| {
+                        let changed = *before != known;
+                        *before = Arc::clone(&known);
+                        changed
+                    });
+                }
+            }
+        });
     }
 
     /// Ends a node as a power cut would, as far as the others can see.
@@ -172,10 +186,6 @@ impl Peer {
         let table = self.keeper.as_ref().unwrap().table();
         let own = |shard: &ShardId| table.home(*shard).is_some_and(|home| *home.node == *self.id.as_str());
         (0..SHARDS).map(ShardId).filter(own).collect()
-    }
-
-    fn life(&self) -> Incarnation {
-        self.keeper.as_ref().unwrap().life().borrow().unwrap()
     }
 
     /// Runs of a workflow, all of which another node serves; submitted there.

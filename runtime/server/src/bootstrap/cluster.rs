@@ -20,7 +20,6 @@ use motet_cluster::shards::clock::SystemBootClock;
 use motet_cluster::shards::{KeeperParts, Own, PlannerParts, ShardKeeper, ShardPlanner, ShardSettings};
 use motet_config::Settings;
 use motet_engine::id::Name;
-use motet_store::port::Store;
 
 use roster::Roster;
 
@@ -36,7 +35,7 @@ pub(super) struct Membership {
     leader: Leader,
     link: Arc<NodeLink>,
     _planner: ShardPlanner,
-    roster: Roster,
+    _roster: Roster,
 }
 
 impl Membership {
@@ -92,7 +91,7 @@ impl Membership {
             store,
         });
         tracing::info!(address = %own.advertise, %incarnation, "member of the cluster");
-        Ok(Some(Self { keeper, leader, link, _planner: planner, roster }))
+        Ok(Some(Self { keeper, leader, link, _planner: planner, _roster: roster }))
     }
 
     /// Hands everything over, at most within `patience`, and leaves.

@@ -1,7 +1,7 @@
 //! The nodes that the store knows: who lives, where each is reached, and what each weighs.
 //!
 //! Read from the leases again and again; a little old at any time, which harms nobody: the store decides who owns what.
-//! Used by the link to find peers, by keeper and planner, and by the API.
+//! Used by the link to find peers, and by keeper and planner.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -26,7 +26,6 @@ pub(super) struct Roster {
     book: Arc<Book>,
     members: watch::Receiver<Arc<Members>>,
     names: watch::Receiver<Arc<[NodeId]>>,
-    nodes: watch::Receiver<Arc<[LiveNode]>>,
     looking: JoinHandle<()>,
 }
 
@@ -54,7 +53,6 @@ impl Roster {
         let book = Arc::new(Book::default());
         let (tell_members, members) = watch::channel(Arc::default());
         let (tell_names, names) = watch::channel(Arc::from([]));
-        let (tell_nodes, nodes) = watch::channel(Arc::from([]));
         let places = Arc::clone(&book);
         let looking = tokio::spawn(async move {
             let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -73,10 +71,9 @@ impl Roster {
                 let all: Members = live.iter().map(|node| member(node, weight)).collect();
                 tell_members.send_if_modified(|before: &mut Arc<Members>| change(before, Arc::new(all)));
                 tell_names.send_if_modified(|before: &mut Arc<[NodeId]>| change(before, known.into()));
-                tell_nodes.send_replace(live.into());
             }
         });
-        Self { book, members, names, nodes, looking }
+        Self { book, members, names, looking }
     }
 
     pub(super) fn book(&self) -> Arc<dyn PeerBook> {
@@ -89,11 +86,6 @@ impl Roster {
 
     pub(super) fn names(&self) -> watch::Receiver<Arc<[NodeId]>> {
         self.names.clone()
-    }
-
-    /// The lives that are not fenced.
-    pub(super) fn nodes(&self) -> Arc<[LiveNode]> {
-        Arc::clone(&self.nodes.borrow())
     }
 }
 
