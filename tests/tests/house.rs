@@ -20,7 +20,7 @@ const LONG_FUNCTIONS: &[(&str, usize)] = &[];
 fn sources() -> Vec<(String, String)> {
     let root = workspace();
     let mut found = vec![];
-    for room in ["runtime", "actors", "config", "tests", "benches"] {
+    for room in ["runtime", "actors", "cluster", "config", "tests", "benches"] {
         gather(&root, &root.join(room), &mut found);
     }
     assert!(found.len() > 50, "only {} sources were found", found.len());

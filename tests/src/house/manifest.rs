@@ -9,16 +9,17 @@ use serde::Deserialize;
 use super::Breach;
 
 /// A room and the rooms that it may depend on.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     ("engine", &[]),
     ("config", &[]),
     ("store", &["engine"]),
     ("models", &["engine"]),
     ("vectors", &["engine"]),
-    ("actors", &["engine", "models", "store", "vectors"]),
-    ("server", &["actors", "config", "engine", "models", "store", "vectors"]),
-    ("tests", &["actors", "config", "engine", "models", "server", "store", "vectors"]),
-    ("benches", &["actors", "config", "engine", "models", "server", "store", "tests", "vectors"]),
+    ("cluster", &["engine", "store"]),
+    ("actors", &["cluster", "engine", "models", "store", "vectors"]),
+    ("server", &["actors", "cluster", "config", "engine", "models", "store", "vectors"]),
+    ("tests", &["actors", "cluster", "config", "engine", "models", "server", "store", "vectors"]),
+    ("benches", &["actors", "cluster", "config", "engine", "models", "server", "store", "tests", "vectors"]),
 ];
 
 /// An outside crate and its homes. What is not listed may be used anywhere but in the engine's tables below.
