@@ -13,8 +13,8 @@ use motet_engine::id::{Epoch, ShardId};
 /// under way, at whichever await that waits, and calls [`ShardHost::lost`] next.
 #[async_trait]
 pub trait ShardHost: Send + Sync + 'static {
-    /// Serve this shard from now on, under this epoch. Returns when work for it is taken; recovery of its runs goes on
-    /// behind.
+    /// Serve this shard from now on, under this epoch. Returns soon, when work for it is taken; recovery of its runs goes
+    /// on behind. What does not return in time is treated as [`ShardHost::lost`].
     async fn take_over(&self, shard: ShardId, epoch: Epoch);
 
     /// Stop taking work for it, finish the handler in hand, flush, and return when nothing of it lives here; at most

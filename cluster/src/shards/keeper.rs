@@ -267,7 +267,8 @@ impl Keeping {
                 metrics::counter!("motet_cluster_self_fenced_total").increment(1);
                 tracing::warn!(
                     node = self.parts.own.node, %life,
-                    "this node could not renew its lease in time, or was fenced: it drops its shards and registers again"
+                    "this node could not renew its lease in time, or was fenced: it drops its shards and registers \
+                     again (if this goes on: does another process use its name?)"
                 );
             }
             (None, None) => {}
@@ -300,10 +301,14 @@ impl Keeping {
     fn take_over(&mut self, shard: ShardId, epoch: Epoch) {
         tracing::debug!(%shard, %epoch, "the shard is served here");
         metrics::counter!("motet_cluster_shards_taken_total").increment(1);
-        let host = Arc::clone(&self.parts.host);
+        let (host, patience) = (Arc::clone(&self.parts.host), self.parts.settings.hand_over_patience);
         self.host_call(shard, async move {
-            host.take_over(shard, epoch).await;
-            Event::TookOver(shard, epoch)
+            if tokio::time::timeout(patience, host.take_over(shard, epoch)).await.is_ok() {
+                return Event::TookOver(shard, epoch);
+            }
+            tracing::error!(%shard, "the shard could not be taken over in time: it is given up");
+            host.lost(shard);
+            Event::HandedOver(shard, epoch)
         });
     }
 

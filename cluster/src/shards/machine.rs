@@ -97,7 +97,7 @@ pub enum Event {
     },
     /// The host serves a shard.
     TookOver(ShardId, Epoch),
-    /// Nothing of a shard lives here any more.
+    /// Nothing of a shard lives here any more: it was handed over, or could not be taken over.
     HandedOver(ShardId, Epoch),
     /// Nodes told something new of themselves.
     Members(Arc<Members>),

@@ -152,16 +152,17 @@ impl Ownership {
 
     /// The host serves a shard now.
     pub fn took_over(&mut self, shard: ShardId, epoch: Epoch) {
-        self.pass(shard, epoch, Phase::Coming, Phase::Serving);
+        self.pass(shard, epoch, &[Phase::Coming], Phase::Serving);
     }
 
-    /// Nothing of a shard lives here any more.
+    /// Nothing of a shard lives here any more: the host has handed it over, or could not take it over.
     pub fn handed_over(&mut self, shard: ShardId, epoch: Epoch) {
-        self.pass(shard, epoch, Phase::Going, Phase::Gone);
+        self.pass(shard, epoch, &[Phase::Coming, Phase::Going], Phase::Gone);
     }
 
-    fn pass(&mut self, shard: ShardId, epoch: Epoch, from: Phase, to: Phase) {
-        if let Some(held) = self.held.get_mut(&shard).filter(|held| held.epoch == epoch && held.phase == from) {
+    fn pass(&mut self, shard: ShardId, epoch: Epoch, from: &[Phase], to: Phase) {
+        let held = self.held.get_mut(&shard).filter(|held| held.epoch == epoch && from.contains(&held.phase));
+        if let Some(held) = held {
             held.phase = to;
             self.seen = None;
         }

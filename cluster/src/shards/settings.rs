@@ -21,7 +21,7 @@ pub struct ShardSettings {
     pub look_every: Duration,
     /// How much longer than the one before it each next node in line waits with shards that nobody serves. 0.5 s.
     pub next_in_line_after: Duration,
-    /// How long a shard that moves, its node drains, may take to finish its handlers. 10 s.
+    /// How long a shard may take to come to rest when it is handed over, and to begin when it is taken over. 10 s.
     pub hand_over_patience: Duration,
     /// How long a node that drains waits for the leader to name targets, before it gives shards away by itself. 5 s.
     pub drain_alone_after: Duration,
@@ -116,7 +116,7 @@ mod tests {
             (ShardSettings { renew_every: Duration::from_secs(2), ..good.clone() }, "renew more often"),
             (ShardSettings { lease: Duration::from_millis(2_800), ..good.clone() }, "shorten call_timeout"),
             (ShardSettings { load_percent: 99, ..good.clone() }, "fair share"),
-            (ShardSettings { look_every: Duration::ZERO, ..good.clone() }, "longer than nothing"),
+            (ShardSettings { look_every: Duration::ZERO, ..good }, "longer than nothing"),
         ];
         for (settings, words) in cases {
             let refused = settings.check().unwrap_err().to_string();

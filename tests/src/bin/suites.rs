@@ -16,10 +16,10 @@ use serde_json::Value;
 
 /// How long a suite may take in the short form, in seconds. The others get [`BUDGET`].
 const BUDGETS: [(&str, u64); 10] = [
-    ("cluster/conformance", 60),
     ("engine", 20),
     ("engine/properties", 60),
     ("store", 90),
+    ("cluster/ownership", 60),
     ("models", 60),
     ("vectors", 40),
     ("tests/behaviour", 60),

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU32;
 
 use async_trait::async_trait;
+use motet_engine::id::Name;
 use motet_store::memory::MemoryStore;
 
 use super::*;
 use crate::shards::clock::SystemBootClock;
+use crate::shards::members::Member;
+use crate::shards::planning::{PlannerParts, ShardPlanner};
 
 const SHARDS: u16 = 16;
 
@@ -71,25 +74,43 @@ struct Node {
     keeper: ShardKeeper,
     host: Arc<Host>,
     clock: Arc<Slept>,
+    members: watch::Sender<Arc<Members>>,
+}
+
+fn settings() -> ShardSettings {
+    ShardSettings {
+        look_every: Duration::from_millis(30),
+        next_in_line_after: Duration::from_millis(100),
+        plan_every: Duration::from_millis(50),
+        settle: Duration::from_millis(200),
+        ..ShardSettings::new(SHARDS)
+    }
 }
 
 fn start(store: &Arc<dyn Store>, name: &str) -> Node {
     let (host, clock) = (Host::new(), Arc::new(Slept::default()));
-    let (_, members) = watch::channel(Arc::default());
-    let settings = ShardSettings {
-        look_every: Duration::from_millis(30),
-        next_in_line_after: Duration::from_millis(100),
-        ..ShardSettings::new(SHARDS)
-    };
+    let (told, members) = watch::channel(Arc::default());
     let keeper = ShardKeeper::start(KeeperParts {
         store: Arc::clone(store),
         host: Arc::clone(&host) as Arc<dyn ShardHost>,
         own: Own { node: name.to_owned(), address: String::new(), weight: 1, serves_runs: true },
         members,
         clock: Arc::clone(&clock) as Arc<dyn BootClock>,
-        settings,
+        settings: settings(),
     });
-    Node { keeper: keeper.unwrap(), host, clock }
+    Node { keeper: keeper.unwrap(), host, clock, members: told }
+}
+
+/// What the gossip would tell of some nodes.
+fn gossip(nodes: &[(&str, &Node)]) -> Arc<Members> {
+    let member = |(name, node): &(&str, &Node)| Member {
+        node: (*name).to_owned(),
+        incarnation: node.keeper.life().borrow().unwrap(),
+        weight: 1,
+        serves_runs: true,
+        draining: false,
+    };
+    Arc::new(nodes.iter().map(member).collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,6 +163,39 @@ async fn a_machine_that_was_asleep_lets_go_and_begins_anew() {
     node.keeper.drain(true).await;
     assert_eq!(node.keeper.stop(PATIENCE).await, 0);
     assert!(store.live().await.unwrap().is_empty(), "nobody need wait for its lease");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_gives_a_node_that_comes_its_share() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let role = Name::new("planner").unwrap();
+    let (elected, term) = watch::channel(None);
+    let (told, members) = watch::channel(Arc::default());
+    let planner = ShardPlanner::start(PlannerParts {
+        store: Arc::clone(&store),
+        role: role.clone(),
+        term,
+        members,
+        clock: Arc::new(SystemBootClock),
+        settings: settings(),
+    });
+    let first = start(&store, "first");
+    first.host.serves(SHARDS, 1).await;
+    let second = start(&store, "second");
+    second.keeper.life().wait_for(Option::is_some).await.unwrap();
+    let both = gossip(&[("first", &first), ("second", &second)]);
+    for hears in [&first.members, &second.members, &told] {
+        hears.send_replace(Arc::clone(&both));
+    }
+    // A term that is over plans nothing; the one after it does.
+    let old = store.lead(&role, "old", Duration::ZERO).await.unwrap();
+    let new = store.lead(&role, "new", Duration::from_secs(600)).await.unwrap();
+    elected.send_replace(old);
+    elected.send_replace(new);
+    second.host.serves(SHARDS / 2, 3).await;
+    first.host.serves(SHARDS / 2, 1).await;
+    assert_eq!(first.host.handed_over.load(Ordering::Relaxed), u32::from(SHARDS / 2));
+    drop(planner);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

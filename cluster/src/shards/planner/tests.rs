@@ -194,9 +194,7 @@ fn only_what_must_move_is_planned() {
 fn moves_under_way_count_against_the_bound() {
     let nodes = nodes(&[1, 1]);
     let mut rows: Vec<_> = (0..64).map(|shard| row(shard, Some((0, "node-0")), Some("node-0"))).collect();
-    for at in 0..6 {
-        rows[at].target = Some("node-1".to_owned());
-    }
+    rows[..6].iter_mut().for_each(|moving| moving.target = Some("node-1".to_owned()));
     for (moves, expected) in [(4, 0), (6, 0), (10, 4), (usize::MAX, 26)] {
         assert_eq!(plan_of(&nodes, &rows, PlanLimits { moves, ..FREE }).len(), expected, "{moves}");
     }
