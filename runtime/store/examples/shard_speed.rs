@@ -47,7 +47,7 @@ async fn main() -> Result<(), StoreError> {
     let store = PostgresStore::open(options).await?;
     let mut lives = vec![];
     for node in 0..NODES {
-        lives.push(store.register(&format!("node-{node}"), LEASE).await?);
+        lives.push(store.register(&format!("node-{node}"), "", LEASE).await?);
     }
     let all: Vec<(ShardId, Epoch)> = (0..MAX_SHARDS).map(|shard| (ShardId(shard), Epoch(0))).collect();
     let parts = all.chunks(512).collect::<Vec<_>>();
