@@ -12,7 +12,7 @@ mod lease;
 mod outbox;
 mod query;
 mod redis_server;
-mod shard;
+mod schema;
 mod volatile;
 
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use motet_engine::time::Timestamp;
 
 use crate::port::{Admission, Append, Entry, HeadChange, HeadState, IdempotencyKey, Store};
 pub use redis_server::{RedisServer, service};
+pub use schema::PostgresSchema;
 pub use volatile::{VOLATILE_CHECKS, VolatileCheck};
 
 /// One promise: takes an empty store and panics when the promise is broken.

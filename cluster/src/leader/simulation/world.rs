@@ -16,7 +16,7 @@ use super::super::settings::LeaderSettings;
 use super::services::{ModelRedis, ModelStore};
 
 /// How often a leader does something.
-const WORK_MS: u64 = 100;
+const WORK_MS: u64 = 200;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
@@ -201,7 +201,7 @@ impl World {
         }
         let node = &mut self.nodes[place];
         let wake = node.election.as_ref().and_then(Election::wake_at);
-        let wake = wake.map_or(u64::MAX, |at| at.since(Moment::default()).as_micros().div_ceil(1000) as u64);
+        let wake = wake.map_or(u64::MAX, |at| at.since(Moment::default()).as_nanos().div_ceil(1_000_000) as u64);
         if wake != node.wake_at {
             node.wake_at = wake;
             let after = wake.saturating_sub(self.now_ms);
