@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 pub use clock::{BootClock, Clock, Moment};
 use election::{Answer, Election, Input, RedisRequest, Request, StoreRequest};
-pub use settings::LeaderSettings;
+pub use settings::{LeaderSettings, ROLE};
 
 /// Why an election cannot begin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

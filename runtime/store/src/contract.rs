@@ -13,6 +13,7 @@ mod outbox;
 mod query;
 mod redis_server;
 mod schema;
+mod shard;
 mod volatile;
 
 use std::sync::Arc;

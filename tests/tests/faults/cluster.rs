@@ -91,7 +91,7 @@ impl Cluster {
 async fn c1_one_of_three_nodes_is_killed() -> Result<()> {
     let Some(mut cluster) = Cluster::start("c1_one_of_three_nodes_is_killed").await? else { return Ok(()) };
     let scale = Scale::from_environment();
-    let (kills, per_kill) = (scale.pick(3, 30, 300), scale.pick(300, 660, 660));
+    let (kills, per_kill) = (scale.pick(3, 30, 300), scale.pick(1_000, 1_500, 3_000));
     let mut seed = Seed::from_environment();
     let clients: Vec<_> = cluster.nodes.iter().map(Node::client).collect();
     let load = Load::begin_on(&clients, kills * per_kill, CLIENTS, &mut seed).await?;
@@ -114,7 +114,7 @@ async fn c1_one_of_three_nodes_is_killed() -> Result<()> {
 async fn c2_one_of_three_nodes_stands_still() -> Result<()> {
     let Some(cluster) = Cluster::start("c2_one_of_three_nodes_stands_still").await? else { return Ok(()) };
     let scale = Scale::from_environment();
-    let (stops, per_stop) = (scale.pick(1, 10, 100), scale.pick(400, 400, 400));
+    let (stops, per_stop) = (scale.pick(1, 10, 100), scale.pick(1_000, 1_500, 3_000));
     let still = Duration::from_secs(scale.pick(6, 15, 15));
     let mut seed = Seed::from_environment();
     let clients: Vec<_> = cluster.nodes.iter().map(Node::client).collect();
@@ -148,7 +148,7 @@ async fn c2_one_of_three_nodes_stands_still() -> Result<()> {
 async fn c3_one_of_three_nodes_loses_the_database() -> Result<()> {
     let Some(cluster) = Cluster::start("c3_one_of_three_nodes_loses_the_database").await? else { return Ok(()) };
     let scale = Scale::from_environment();
-    let (cuts, per_cut) = (scale.pick(2, 10, 100), scale.pick(300, 400, 400));
+    let (cuts, per_cut) = (scale.pick(2, 10, 100), scale.pick(1_000, 1_500, 3_000));
     let mut seed = Seed::from_environment();
     let clients: Vec<_> = cluster.nodes.iter().map(Node::client).collect();
     let load = Load::begin_on(&clients, cuts * per_cut, CLIENTS, &mut seed).await?;

@@ -20,6 +20,8 @@ use motet_cluster::shards::clock::SystemBootClock;
 use motet_cluster::shards::{KeeperParts, Own, PlannerParts, ShardKeeper, ShardPlanner, ShardSettings};
 use motet_config::Settings;
 use motet_engine::id::Name;
+use motet_store::port::Lease;
+use motet_store::redis::{RedisSettings, RedisVolatile};
 
 use roster::Roster;
 
@@ -74,7 +76,7 @@ impl Membership {
         let leading = LeaderSettings::default();
         let role = Name::new(&leading.role)?;
         let holder = format!("{}/{}", own.node, incarnation.0);
-        let leader = Leader::start(leading, &holder, Arc::clone(&store) as Arc<_>, None)?;
+        let leader = Leader::start(leading, &holder, Arc::clone(&store) as Arc<_>, redis(settings)?)?;
         let planner = ShardPlanner::start(PlannerParts {
             store: Arc::clone(&store),
             role,
@@ -137,6 +139,15 @@ impl Identity {
         let serves_runs = cluster.roles().contains(&"runs");
         Ok(Self { cluster: name, node, advertise: advertise.to_string(), weight, serves_runs })
     }
+}
+
+/// Where the leader is elected first; the store alone decides where there is none.
+fn redis(settings: &Settings) -> anyhow::Result<Option<Arc<dyn Lease>>> {
+    let Some(url) = &settings.redis.url else { return Ok(None) };
+    let mut options = RedisSettings::from_url(url.expose()).context("redis.url")?;
+    // Clusters that share a Redis must not meet in it.
+    options.prefix = format!("{}-{}", options.prefix, settings.cluster.name);
+    Ok(Some(RedisVolatile::open(options).context("redis.url")?))
 }
 
 fn security(settings: &Settings) -> anyhow::Result<Security> {
