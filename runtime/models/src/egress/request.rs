@@ -175,8 +175,11 @@ fn headers(given: Option<&Value>) -> Result<HeaderMap, Failure> {
     Ok(headers)
 }
 
+/// A name and the values that stand under it.
+type Named<'v> = (&'v str, Vec<Cow<'v, str>>);
+
 /// The entries of a map of texts; each has one value or a list of them, and null stands for none.
-fn named<'v>(map: Option<&'v Value>, key: &str) -> Result<Vec<(&'v str, Vec<Cow<'v, str>>)>, Failure> {
+fn named<'v>(map: Option<&'v Value>, key: &str) -> Result<Vec<Named<'v>>, Failure> {
     let map = match map {
         None | Some(Value::Null) => return Ok(vec![]),
         Some(Value::Map(map)) => map,
