@@ -95,6 +95,19 @@ pub(crate) async fn a_frozen_peer_is_suspected_and_dropped(world: &dyn World) {
     );
 }
 
+pub(crate) async fn a_stream_that_the_frozen_side_gave_up_ends_too(world: &dyn World) {
+    let mut answering = settings("answers", 2);
+    (answering.suspect_after, answering.drop_after) = (Duration::from_millis(200), Duration::from_millis(300));
+    let (link, peer, _other) = pair_with(world, settings("asks", 1), answering).await;
+    let pending = link.request(&id("answers"), Lane::Control, parcel(GATE, ""), LONG);
+    until(PATIENCE, "the call to begin", async || (peer.begun() == 1).then_some(())).await.unwrap();
+    world.freeze("answers", true);
+    let down = error(pending).await;
+    assert!(matches!(down, LinkError::Down { sent: true, .. }), "{down}");
+    world.freeze("answers", false);
+    up(&link, "answers").await;
+}
+
 pub(crate) async fn a_killed_peer_ends_what_is_pending(world: &dyn World) {
     let (link, peer, _other) = pair(world).await;
     let pending = link.request(&id("answers"), Lane::Control, parcel(GATE, ""), LONG);

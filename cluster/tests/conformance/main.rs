@@ -7,6 +7,7 @@
 
 mod authority;
 mod certificates;
+mod cuts;
 mod faults;
 mod peer;
 mod processes;
@@ -56,6 +57,7 @@ conform! {
     faults::a_slow_receiver_makes_the_sender_full,
     faults::bytes_are_bounded_too,
     faults::a_frozen_peer_is_suspected_and_dropped,
+    faults::a_stream_that_the_frozen_side_gave_up_ends_too,
     faults::a_killed_peer_ends_what_is_pending,
     faults::a_dropped_reply_is_an_answer,
     faults::a_handler_without_end_expires,

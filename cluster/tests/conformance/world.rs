@@ -97,6 +97,21 @@ pub(crate) struct Grpc {
 }
 
 impl Grpc {
+    /// Cuts the next connection to a node that carries so many bytes in a direction, after exactly those.
+    pub(crate) fn cut_after(&self, node: &str, direction: Direction, bytes: u32) {
+        self.with_proxy(node, |proxy| proxy.cut_after(direction, bytes));
+    }
+
+    /// Whether such a cut is still to come; it is taken back.
+    pub(crate) fn disarm(&self, node: &str, direction: Direction) -> bool {
+        let armed = self.with_proxy(node, |proxy| {
+            let armed = proxy.is_armed(direction);
+            proxy.disarm(direction);
+            armed
+        });
+        armed.unwrap_or_default()
+    }
+
     fn with_proxy<T>(&self, node: &str, act: impl FnOnce(&Proxy) -> T) -> Option<T> {
         self.members.lock().unwrap().get(&id(node)).and_then(|member| member.proxy.as_ref()).map(act)
     }
