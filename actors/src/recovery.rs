@@ -1,5 +1,5 @@
 //! Brings up the runs that the store holds unfinished and that nobody is working on: after a start, when a
-//! shard comes from another node, and when there was no room for more actors.
+//! shard comes from another node, when there was no room for more actors, and among other nodes every few seconds.
 //!
 //! Lazily and at a bounded rate, so that a node with many runs serves new ones from its first second. Spawned by the
 //! node.
@@ -23,6 +23,10 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// How long it waits for room before it looks again.
 const NO_ROOM: Duration = Duration::from_millis(50);
+
+/// Among others every shard is looked at this often: a run may have been admitted by a node that lost its shard, or its
+/// life, before it could tell the owner.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// The actor.
 pub(crate) struct Recovery {
@@ -51,7 +55,7 @@ impl Actor for Recovery {
             if again {
                 tokio::time::sleep(AFTER_FAILURE).await;
             } else {
-                runs.backlog().more().await;
+                runs.something_to_sweep(SWEEP_EVERY).await;
             }
             // What cannot be written down need not be begun.
             while runs.parts().store.health().fault.is_some() {

@@ -144,6 +144,12 @@ pub(crate) async fn admit(
     if driver.run().phase().is_end() {
         return Ok(begun);
     }
+    if runs.epoch(id.shard()) != Some(epoch) {
+        // The shard went away while the run became durable: whoever serves it now may have looked already.
+        drop(reservation);
+        runs.tell_owner(id);
+        return Ok(begun);
+    }
     if held {
         // If its turn has come meanwhile, whoever brings it up waits for the reservation to end.
         drop(reservation);

