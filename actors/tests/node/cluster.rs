@@ -17,7 +17,7 @@ use motet_cluster::shards::{
 };
 use motet_engine::id::{Name, RunId, ShardId};
 use motet_engine::run::Phase;
-use motet_store::port::{Incarnation, Term};
+use motet_store::port::{Incarnation, ShardRow, Term};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -81,10 +81,7 @@ impl Cluster {
 
     fn settings() -> ShardSettings {
         ShardSettings {
-            lease: Duration::from_millis(1_200),
-            renew_every: Duration::from_millis(100),
-            stop_after: Duration::from_millis(1_000),
-            call_timeout: Duration::from_millis(200),
+            renew_every: Duration::from_millis(200),
             look_every: Duration::from_millis(30),
             next_in_line_after: Duration::from_millis(50),
             plan_every: Duration::from_millis(50),
@@ -144,7 +141,16 @@ impl Cluster {
         }
         Self::introduce(&peers);
         let fair = usize::from(SHARDS) / N;
-        until("fair shares", async || peers.iter().all(|peer| peer.shards().len().abs_diff(fair) <= 2)).await;
+        let store = peers[0].node.store();
+        until("fair shares and nothing on its way", async || {
+            let rows = store.shards(SHARDS, None).await.unwrap().1;
+            let rests =
+                |row: &ShardRow| row.owner.as_ref().is_some_and(|owner| Some(&owner.node) == row.target.as_ref());
+            let seen: usize = peers.iter().map(|peer| peer.shards().len()).sum();
+            let fair = peers.iter().all(|peer| peer.shards().len().abs_diff(fair) <= 2);
+            rows.iter().all(rests) && fair && seen == usize::from(SHARDS)
+        })
+        .await;
         (cluster, peers.try_into().unwrap_or_else(|_| panic!("as many as names")))
     }
 
@@ -276,9 +282,9 @@ async fn a_node_that_leaves_hands_its_runs_over_and_no_question_fails() {
     assert_eq!(left, 0, "shards were not handed over");
     assert!(ends.iter().all(|run| run.phase() == Phase::Succeeded));
     assert_eq!(b.node.router().runs().live(), 0);
-    // What it takes now belongs to the other one.
+    // What it takes now belongs to the other one, who finds it without being told.
     let run = submit(&b.node, "slow", json!({"text": "late"})).await;
-    assert_eq!(output(&finish(&b.node, run).await), json!("late"));
+    assert_eq!(output(&finish(&a.node, run).await), json!("late"));
     b.link.close(Duration::from_secs(1)).await;
     assert_eq!(b.node.end(Duration::ZERO).await, 0);
 }
