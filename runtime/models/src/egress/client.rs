@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::value::Value;
-use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder};
 use tokio::sync::OnceCell;
 
 use super::allow::{AllowList, Refused};
@@ -65,7 +65,7 @@ impl ReqwestCaller {
             builder = builder.body(body);
         }
         let response = builder.send().await.map_err(|error| failure(&error, target))?;
-        if response.status().is_client_error() || response.status().is_server_error() {
+        if response.status().as_u16() >= 400 {
             return Err(answer::refusal(response, target).await);
         }
         match answer::output(response, self.max_answer_bytes).await {
@@ -90,6 +90,20 @@ impl HttpCaller for ReqwestCaller {
 }
 
 fn client(resolver: Arc<GuardedResolver>) -> Result<Client, Failure> {
+    settings(Arc::clone(&resolver))
+        .build()
+        .or_else(|error| {
+            // A bare container has none, and what it calls over http needs none.
+            tracing::warn!(
+                reason = root_cause(&error),
+                "no certificates to check others by: calls over https will fail"
+            );
+            settings(resolver).tls_certs_only([]).build()
+        })
+        .map_err(|error| internal(format!("no client for HTTP calls: {}", root_cause(&error))))
+}
+
+fn settings(resolver: Arc<GuardedResolver>) -> ClientBuilder {
     Client::builder()
         .dns_resolver(resolver)
         .redirect(Policy::none())
@@ -102,8 +116,12 @@ fn client(resolver: Arc<GuardedResolver>) -> Result<Client, Failure> {
         .pool_idle_timeout(IDLE)
         .referer(false)
         .user_agent(concat!("motet/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| internal(format!("no client for HTTP calls: {error}")))
+}
+
+/// The innermost cause: the words around it would hold the whole URL.
+fn root_cause(error: &reqwest::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.last().map_or_else(|| "the request is broken".to_owned(), ToString::to_string)
 }
 
 fn address(request: &HttpRequest) -> Option<IpAddr> {
@@ -143,13 +161,13 @@ fn denied(target: &str, refused: &Refused) -> Failure {
     Failure::new(FailureClass::Denied, format!("{target} was not sent: {refused}"))
 }
 
-/// What a failure without an answer means. The client's own words would hold the whole URL.
+/// What a failure without an answer means.
 fn failure(error: &reqwest::Error, target: &str) -> Failure {
-    let causes = || std::iter::successors(error.source(), |&cause| cause.source());
-    if let Some(refused) = causes().find_map(|cause| cause.downcast_ref::<Refused>()) {
+    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    if let Some(refused) = causes.find_map(|cause| cause.downcast_ref::<Refused>()) {
         return denied(target, refused);
     }
-    let reason = causes().last().map_or_else(|| "the request is broken".to_owned(), ToString::to_string);
+    let reason = root_cause(error);
     if error.is_builder() {
         invalid(format!("{target} cannot be sent: {reason}"))
     } else if error.is_connect() {

@@ -157,11 +157,12 @@ async fn every_failure_has_its_class_and_says_what_was_asked() {
         ("http://169.254.169.254/latest/".into(), FailureClass::Denied, "169.254.169.254 is not allowed", None),
         ("http://[fe80::1]/".into(), FailureClass::Denied, "fe80::1 is not allowed", None),
         ("http://no-such-host.invalid/".into(), FailureClass::Unavailable, "there is no connection: ", None),
+        (base.replace("http:", "https:"), FailureClass::Unavailable, "there is no connection: ", None),
     ] {
         let failure = ask(&caller, json!({"method": "GET", "url": url})).await.unwrap_err();
         assert_eq!(failure.class, class, "{url}: {failure}");
         assert_eq!(failure.retry_after_ms, retry_after_ms, "{url}: {failure}");
-        assert!(failure.message.starts_with("GET http://") && failure.message.contains(words), "{url}: {failure}");
+        assert!(failure.message.starts_with("GET http") && failure.message.contains(words), "{url}: {failure}");
         assert!(!failure.message.contains("hidden") && failure.message.chars().count() < 700, "{url}: {failure}");
     }
 }
