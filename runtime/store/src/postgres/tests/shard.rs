@@ -1,10 +1,18 @@
 //! Shards that change hands while they are written to.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
 const SHARDS: u16 = 32;
+const NODES: usize = 3;
+
+/// Rounds in which every node has shards, at least.
+const ROUNDS: usize = 12;
+
+/// Rounds that nobody can need.
+const MOST_ROUNDS: usize = 5_000;
 
 /// The run of a shard.
 fn run_of(shard: ShardId) -> RunId {
@@ -39,23 +47,33 @@ async fn round(store: &PostgresStore, life: Incarnation, number: usize) -> Vec<(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_change_hands_under_load() {
     let Some(place) = Place::new("hands").await else { return };
-    let stores = [place.store().await, place.store().await, place.store().await];
+    let stores: [_; NODES] = [place.store().await, place.store().await, place.store().await];
     for shard in (0..SHARDS).map(ShardId) {
         stores[0].admit(admission(run_of(shard))).await.unwrap();
     }
+    // Everybody goes on until everybody has had shards often enough: who wins a race is nobody's to say.
+    let content = Arc::new(AtomicUsize::new(0));
     let nodes = stores.iter().enumerate().map(|(node, store)| {
-        let store = Arc::clone(store);
+        let (store, content) = (Arc::clone(store), Arc::clone(&content));
         tokio::spawn(async move {
             let life = store.register(&format!("node {node}"), "", Duration::from_secs(60)).await.unwrap();
-            let mut written = vec![];
-            for number in 0..25 {
-                written.extend(round(&store, life, number).await);
+            let (mut written, mut rounds_with_shards) = (vec![], 0);
+            for number in 0..MOST_ROUNDS {
+                let some = round(&store, life, number).await;
+                rounds_with_shards += usize::from(!some.is_empty());
+                written.extend(some);
+                if rounds_with_shards == ROUNDS {
+                    rounds_with_shards += 1;
+                    content.fetch_add(1, Ordering::Relaxed);
+                }
+                if content.load(Ordering::Relaxed) == NODES {
+                    return written;
+                }
             }
-            written
+            panic!("somebody never had a shard");
         })
     });
     let all: Vec<_> = join_all(nodes).await.into_iter().map(Result::unwrap).collect();
-    assert!(all.iter().all(|written| !written.is_empty()), "somebody never had a shard: the race was none");
     let mut acknowledged: BTreeMap<ShardId, Vec<(u64, Vec<u8>)>> = BTreeMap::new();
     for (shard, seq, payload) in all.into_iter().flatten() {
         acknowledged.entry(shard).or_default().push((seq, payload));
