@@ -17,6 +17,8 @@ pub enum Address {
     Model(Namespace, Name),
     /// A vector index of a namespace.
     Index(Namespace, Name),
+    /// What calls other services.
+    Egress,
     /// The timers of a shard.
     Timers(ShardId),
     /// What brings unfinished runs up.
@@ -33,6 +35,7 @@ impl Address {
             Self::Run(_) => "run",
             Self::Model(..) => "model",
             Self::Index(..) => "index",
+            Self::Egress => "egress",
             Self::Timers(_) => "timers",
             Self::Recovery => "recovery",
             Self::Scheduler => "scheduler",
@@ -46,6 +49,7 @@ impl fmt::Display for Address {
             Self::Run(run) => write!(f, "run/{run}"),
             Self::Model(namespace, name) => write!(f, "model/{namespace}/{name}"),
             Self::Index(namespace, name) => write!(f, "index/{namespace}/{name}"),
+            Self::Egress => f.write_str("egress"),
             Self::Timers(shard) => write!(f, "timers/{shard}"),
             Self::Recovery => f.write_str("recovery"),
             Self::Scheduler => f.write_str("scheduler"),

@@ -134,6 +134,11 @@ impl Catalog {
         }
     }
 
+    /// Another node may have put newer versions: which are the newest is asked again.
+    pub(crate) fn forget_newest(&self) {
+        self.newest.clear();
+    }
+
     /// Stores a definition unless its version is there.
     ///
     /// # Errors

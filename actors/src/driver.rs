@@ -88,6 +88,20 @@ impl NewRun {
         })
     }
 
+    /// The run as it will stand.
+    #[must_use]
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Makes the run durable for another node to carry on.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn admit_only(self, store: &dyn Store) -> Result<Admitted, StoreError> {
+        store.admit(self.admission).await
+    }
+
     /// Makes the run durable. Only a run that is new comes back with its driver.
     ///
     /// # Errors
@@ -137,6 +151,18 @@ impl RunDriver {
     /// Says whether the run waits for its turn: its head row then says so too.
     pub fn hold(&mut self, held: bool) {
         self.held = held;
+    }
+
+    /// The epoch under which the run is written.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether the run waits for its turn.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Whether the run was worked on before; one that waits for its first turn was not.
@@ -262,11 +288,12 @@ async fn replay(
     run.ok_or(DriverError::Unknown(id))
 }
 
-/// The state that a run's head row has or will have.
+/// The state that a run's head row has or will have, and that users see; one that is `held` waits for its turn.
 #[must_use]
-pub fn head_state(run: &Run) -> HeadState {
+pub fn head_state(run: &Run, held: bool) -> HeadState {
     match run.phase() {
         Phase::Active if run.is_paused() => HeadState::Paused,
+        Phase::Active if run.calls_owed() > 0 && held => HeadState::Pending,
         Phase::Active if run.calls_owed() > 0 => HeadState::Running,
         Phase::Active => HeadState::Waiting,
         Phase::Succeeded => HeadState::Succeeded,
@@ -276,13 +303,9 @@ pub fn head_state(run: &Run) -> HeadState {
     }
 }
 
-/// The head row that belongs to a run's state; one that is held waits for its turn. Rows wake what has no actor: of a
-/// paused run that is its deadline.
+/// The head row that belongs to a run's state. Rows wake what has no actor: of a paused run that is its deadline.
 fn head_of(run: &Run, held: bool) -> HeadChange {
-    let state = match head_state(run) {
-        HeadState::Running if held => HeadState::Pending,
-        state => state,
-    };
+    let state = head_state(run, held);
     let by_row = matches!(state, HeadState::Pending | HeadState::Waiting | HeadState::Paused);
     let wake_at: Option<Timestamp> = if by_row { run.next_wake() } else { None };
     HeadChange { state, wake_at }

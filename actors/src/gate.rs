@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use motet_engine::definition::Limits;
-use motet_engine::id::{Name, Namespace, RunId};
+use motet_engine::id::{Name, Namespace, RunId, ShardId};
 
 use crate::pace::Pace;
 use crate::turn::Turn;
@@ -51,6 +51,8 @@ pub(crate) struct Gate {
     groups: HashMap<Group, Line>,
     of: HashMap<RunId, Group>,
     arrivals: u64,
+    /// How many runs wait, over all groups: asked with every submission.
+    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -125,10 +127,13 @@ impl Gate {
             line.waiting.insert(turn, (run, begun));
             line.turns.insert(run, turn);
             self.of.insert(run, group);
+            self.waiting += 1;
         }
         // Nobody passes those who wait already.
         let first = line.waiting.first_key_value().is_some_and(|(_, (first, _))| *first == run);
-        first && line.next(now).is_ok()
+        let entered = first && line.next(now).is_ok();
+        self.waiting -= usize::from(entered);
+        entered
     }
 
     /// A run is not worked on any more, or does not wait any more.
@@ -138,8 +143,17 @@ impl Gate {
         line.inside.remove(&run);
         if let Some(turn) = line.turns.remove(&run) {
             line.waiting.remove(&turn);
+            self.waiting -= 1;
         }
         Some(group)
+    }
+
+    /// The runs of a shard are counted elsewhere from now on; a group lies on one shard.
+    pub(crate) fn forget(&mut self, shard: ShardId) {
+        let runs: Vec<_> = self.of.keys().copied().filter(|run| run.shard() == shard).collect();
+        for run in runs {
+            self.leave(run);
+        }
     }
 
     /// Lets in whoever may come in now, and says when to ask again because of the rate; only one asker is told, and
@@ -155,6 +169,7 @@ impl Gate {
             }
         };
         line.told |= wait.is_some();
+        self.waiting -= admitted.len();
         if line.is_forgettable(now) {
             self.groups.remove(group);
         }
@@ -176,14 +191,13 @@ impl Gate {
 
     /// How many runs wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.groups.values().map(|line| line.waiting.len()).sum()
+        self.waiting
     }
 }
 
 #[cfg(test)]
 mod tests {
     use motet_engine::definition::Rate;
-    use motet_engine::id::ShardId;
     use motet_engine::time::Timestamp;
     use proptest::prelude::*;
 
@@ -283,6 +297,8 @@ mod tests {
                 let key = key.to_string();
                 let who = Entrant { priority: *priority, ..entrant(number as u64, &key, concurrency(most)) };
                 let id = who.run;
+                let waiting: usize = gate.groups.values().map(|line| line.waiting.len()).sum();
+                prop_assert_eq!(gate.waiting(), waiting);
                 let held = inside.entry(key.clone()).or_default();
                 if gate.enter(who, at(now), at(now)) {
                     held.push(id);
@@ -307,7 +323,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(entered, arrivals.len());
-            prop_assert!(gate.groups.is_empty() && gate.of.is_empty());
+            prop_assert!(gate.groups.is_empty() && gate.of.is_empty() && gate.waiting() == 0);
         }
     }
 }

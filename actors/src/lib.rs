@@ -1,4 +1,5 @@
-//! Mailboxes around the rules: supervision, the router, runs, models with their batches, indexes, timers.
+//! Mailboxes around the rules: supervision, the router, runs, models with their batches, indexes, calls to other
+//! services, timers.
 //!
 //! Holds no rules of runs (the engine does) and no adapters (the server chooses them). Every mailbox is bounded, every
 //! question has a time limit, every actor is addressed by kind and key. Used by the server and by benches.
@@ -10,17 +11,21 @@ pub mod batcher;
 pub mod catalog;
 pub mod census;
 pub mod driver;
+pub mod egress;
+mod egress_actor;
 mod gate;
 mod index_actor;
 pub mod indexes;
 mod limits;
+mod lines;
 pub mod mailbox;
 mod memory_budget;
 pub mod message;
 mod model_actor;
 pub mod models;
 pub mod node;
-mod pace;
+pub mod pace;
+pub mod peers;
 pub mod ports;
 mod recovery;
 pub mod router;
@@ -28,9 +33,11 @@ mod run_actor;
 pub mod runs;
 mod schedule_actor;
 pub mod schedules;
+mod shards;
 pub mod stats;
 mod submission;
 pub mod supervisor;
 mod timers;
 mod turn;
 mod vector_call;
+mod wire;

@@ -3,10 +3,11 @@
 //! The rule is the gate's; this is its place in the node, with the time. Holds no run and no actor: a run that waits is
 //! a row. Counts what this node works on; runs that wait for a time or a signal are not worked on. Used by `runs`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use motet_engine::id::RunId;
+use motet_engine::id::{RunId, ShardId};
 use motet_engine::run::Run;
 use motet_engine::time::Timestamp;
 
@@ -16,20 +17,22 @@ use crate::gate::{Entrant, Gate, Group, Place};
 #[derive(Debug)]
 pub(crate) struct RunLimits {
     gate: Mutex<Gate>,
+    /// How many runs wait, so that nobody takes the lock to know it.
+    waiting: AtomicUsize,
     /// The fixed moment that places in the queue are counted from.
     begun: Instant,
 }
 
 impl RunLimits {
     pub(crate) fn new() -> Self {
-        Self { gate: Mutex::default(), begun: Instant::now() }
+        Self { gate: Mutex::default(), waiting: AtomicUsize::new(0), begun: Instant::now() }
     }
 
     /// Lets a run in, or lets it wait in turn: the group in whose line it stands then. `begun` says whether it was
     /// worked on before.
     pub(crate) fn enter(&self, run: &Run, begun: bool) -> Option<Group> {
         let limits = run.workflow().limits.limits;
-        if limits.concurrency.is_none() && limits.rate.is_none() {
+        if limits.is_unlimited() {
             return None;
         }
         let submission = run.submission();
@@ -44,6 +47,11 @@ impl RunLimits {
     /// A run is not worked on any more; the group in which there may be room now.
     pub(crate) fn leave(&self, run: RunId) -> Option<Group> {
         self.locked(|gate| gate.leave(run))
+    }
+
+    /// The runs of a shard are another node's from now on.
+    pub(crate) fn forget(&self, shard: ShardId) {
+        self.locked(|gate| gate.forget(shard));
     }
 
     /// Who comes in now, and when to come `again`.
@@ -63,7 +71,7 @@ impl RunLimits {
 
     /// How many runs wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.locked(|gate| gate.waiting())
+        self.waiting.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> Duration {
@@ -72,7 +80,10 @@ impl RunLimits {
 
     /// The gate is consistent after every call, so a panic of another thread spoils nothing.
     fn locked<T>(&self, ask: impl FnOnce(&mut Gate) -> T) -> T {
-        ask(&mut self.gate.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = ask(&mut gate);
+        self.waiting.store(gate.waiting(), Ordering::Relaxed);
+        answer
     }
 }
 

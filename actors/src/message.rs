@@ -3,6 +3,8 @@
 //! Every message says who asks, travels to an address, and gets a typed answer: the answer of the actor, or why there
 //! is none. Used by the router and by every actor.
 
+use std::time::Duration;
+
 use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{CallId, RunId, Seq};
 use motet_engine::input::{Input, Rejection};
@@ -20,6 +22,8 @@ pub enum Ask {
     Model(ModelAsk),
     /// For a vector index.
     Index(IndexAsk),
+    /// For another service.
+    Egress(EgressAsk),
 }
 
 /// What a run is asked.
@@ -81,6 +85,23 @@ pub enum IndexAsk {
     },
 }
 
+/// What is asked of another service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EgressAsk {
+    /// Send an HTTP request and give its answer.
+    Http {
+        /// Arguments by name.
+        with: Value,
+        /// The same for every attempt of the call, so that the other side may recognise one that it has seen.
+        key: Option<String>,
+        /// Higher goes first.
+        priority: i8,
+        /// Longest time for the answer, from now.
+        timeout: Duration,
+    },
+}
+
 /// What an actor answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -98,7 +119,7 @@ pub enum Answer {
     },
     /// Everything about the run.
     State(Box<State>),
-    /// The output of a model or an index.
+    /// The output of a model, an index or another service.
     Output(Value),
 }
 

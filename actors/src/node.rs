@@ -1,14 +1,16 @@
 //! One node: which actors there are, who supervises whom, how it starts and how it stops.
 //!
-//! The tree: the root (which ends the process when a supervisor breaks) over the supervisors of runs, models, indexes
-//! and services; under each its children. Used by the server's bootstrap and by benches.
+//! The tree: the root (which ends the process when a supervisor breaks) over the supervisors of runs, models, indexes,
+//! calls to other services and the node's own services; under each its children. Used by the server's bootstrap and by benches.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use motet_cluster::shards::ShardHost;
 use motet_engine::id::ShardId;
+use motet_models::egress::HttpCaller;
 use motet_models::port::ModelBackend;
 use motet_models::source::ArtefactCache;
 use motet_store::StoreError;
@@ -21,13 +23,15 @@ use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::census::Census;
 use crate::driver::DriverParts;
+use crate::egress::{Egress, EgressLimits, EgressNursery};
 use crate::indexes::{IndexNursery, Indexes};
 use crate::memory_budget::MemoryBudget;
 use crate::models::{ModelNursery, Models};
+use crate::peers::{Peers, Reception};
 use crate::ports::{Clock, Entropy};
 use crate::recovery::Recovery;
 use crate::router::Router;
-use crate::runs::{RunNursery, Runs};
+use crate::runs::{RunHost, RunNursery, Runs};
 use crate::schedule_actor::Scheduler;
 use crate::schedules::Schedules;
 use crate::supervisor::{Children, Nursery, RestartPolicy, Supervisor};
@@ -47,6 +51,10 @@ pub struct NodeParts {
     pub model_backends: Vec<Arc<dyn ModelBackend>>,
     /// Which indexes can be opened.
     pub vector_backends: Vec<Arc<dyn VectorBackend>>,
+    /// What sends HTTP calls.
+    pub http_caller: Arc<dyn HttpCaller>,
+    /// How many of them may be under way.
+    pub egress: EgressLimits,
     /// Where model artefacts are brought to.
     pub artefacts: Arc<ArtefactCache>,
     /// Bytes that loaded models may take together; 0 for no bound.
@@ -59,6 +67,8 @@ pub struct NodeParts {
     pub max_unfinished: u64,
     /// Unfinished runs brought up per second after a start.
     pub recovery_per_second: u32,
+    /// Whether it runs alone and claims every shard at its start; a node among others is given shards.
+    pub alone: bool,
 }
 
 /// A running node.
@@ -83,9 +93,11 @@ impl Node {
             clock: Arc::clone(&parts.clock),
         };
         let runs = Runs::new(drivers, Arc::clone(&census), parts.shards.max(1), parts.max_live);
-        claim_shards(&*parts.store, &runs, &parts.name).await?;
-        let later = parts.store.counts().await?.into_iter().filter(|(state, _)| *state < HeadState::Waiting);
-        runs.expect_later(later.map(|(_, count)| count).sum());
+        if parts.alone {
+            claim_shards(&*parts.store, &runs, &parts.name).await?;
+            let later = parts.store.counts().await?.into_iter().filter(|(state, _)| *state < HeadState::Waiting);
+            runs.backlog().expect(later.map(|(_, count)| count).sum());
+        }
         let models = Models::new(
             Arc::clone(&catalog),
             Arc::clone(&census),
@@ -94,10 +106,13 @@ impl Node {
             MemoryBudget::new(parts.model_memory),
         );
         let indexes = Indexes::new(Arc::clone(&catalog), Arc::clone(&census), parts.vector_backends);
+        let entropy = Arc::clone(&parts.entropy);
+        let egress = Egress::new(Arc::clone(&census), parts.http_caller, parts.egress, entropy);
         let router = Arc::new(Router {
             runs: Arc::clone(&runs),
             models: Arc::clone(&models),
             indexes: Arc::clone(&indexes),
+            egress: Arc::clone(&egress),
             schedules: Arc::new(Schedules::default()),
             catalog,
             census: Arc::clone(&census),
@@ -105,6 +120,7 @@ impl Node {
             clock: parts.clock,
             max_unfinished: parts.max_unfinished,
             open: AtomicBool::new(true),
+            peers: OnceLock::new(),
         });
         let broken = Arc::new(Notify::new());
         let (root, _) = Actor::spawn(None, Root { broken: Arc::clone(&broken) }, ()).await.map_err(cannot_start)?;
@@ -113,6 +129,7 @@ impl Node {
         runs.wire(run_supervisor, Arc::downgrade(&router));
         models.wire(tree.supervise(Arc::new(ModelNursery(Arc::clone(&models))), models.children()).await?);
         indexes.wire(tree.supervise(Arc::new(IndexNursery(Arc::clone(&indexes))), indexes.children()).await?);
+        egress.wire(tree.supervise(Arc::new(EgressNursery(Arc::clone(&egress))), egress.children()).await?);
         let services = Arc::new(Services {
             runs,
             router: Arc::downgrade(&router),
@@ -132,6 +149,24 @@ impl Node {
     #[must_use]
     pub fn router(&self) -> &Arc<Router> {
         &self.router
+    }
+
+    /// Makes it one of several nodes: questions to actors elsewhere go there from now on.
+    pub fn join(&self, peers: Peers) {
+        // Once: a node has one link.
+        let _ = self.router.peers.set(Arc::new(peers));
+    }
+
+    /// What answers the questions of other nodes.
+    #[must_use]
+    pub fn reception(&self) -> Arc<Reception> {
+        Reception::new(Arc::downgrade(&self.router), Arc::clone(&self.store))
+    }
+
+    /// What takes shards and gives them away.
+    #[must_use]
+    pub fn shard_host(&self) -> Arc<dyn ShardHost> {
+        Arc::new(RunHost(Arc::clone(&self.router.runs)))
     }
 
     /// The node's store.
@@ -156,6 +191,14 @@ impl Node {
     /// # Errors
     /// When the store cannot be closed cleanly; what was acknowledged is durable all the same.
     pub async fn stop(self, grace: Duration) -> Result<usize, StoreError> {
+        let store = Arc::clone(&self.store);
+        let left = self.end(grace).await;
+        store.close().await?;
+        Ok(left)
+    }
+
+    /// The same without closing the store, which others in this process may share.
+    pub async fn end(self, grace: Duration) -> usize {
         self.close();
         let _ = tokio::time::timeout(grace, self.router.runs.idle()).await;
         let left = self.router.runs.live();
@@ -166,15 +209,14 @@ impl Node {
         if let Err(error) = ended {
             tracing::warn!(%error, "the actor tree did not end in time");
         }
-        self.store.close().await?;
-        Ok(left)
+        left
     }
 }
 
 async fn claim_shards(store: &dyn Store, runs: &Runs, owner: &str) -> Result<(), StoreError> {
     let claims = (0..runs.shards())
         .map(ShardId)
-        .map(|shard| async move { store.claim(shard, owner).await.map(|epoch| runs.own(shard, epoch)) });
+        .map(|shard| async move { store.claim(shard, owner).await.map(|epoch| runs.take_over(shard, epoch)) });
     // Together, so that one commit holds many claims.
     futures::future::try_join_all(claims).await.map(drop)
 }

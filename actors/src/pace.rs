@@ -1,13 +1,13 @@
 //! So many within a span of time: a bucket of tokens that fills evenly, told the time.
 //!
-//! Never waits: it says how long until there is a token again. Used by the limits of runs and of models.
+//! Never waits: it says how long until there is a token again. Used by the limits of runs, of models and of HTTP.
 
 use std::time::Duration;
 
 /// A bucket that is full after one span and holds as many tokens as the span allows, kept as the moment at which it
 /// would be full again.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
+pub struct Pace {
     interval: Duration,
     span: Duration,
     full_at: Duration,
@@ -15,13 +15,17 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// At most `count` within `span`; all of them may go at once.
-    pub(crate) fn new(count: u32, span: Duration) -> Self {
+    #[must_use]
+    pub fn new(count: u32, span: Duration) -> Self {
         Self { interval: span / count.max(1), span, full_at: Duration::ZERO }
     }
 
     /// Takes `tokens` at a moment `now` after some fixed one, or says how long until there are so many. What is more
     /// than the bucket holds goes when it is full, and then longer than a span goes by without a token.
-    pub(crate) fn take(&mut self, now: Duration, tokens: u32) -> Result<(), Duration> {
+    ///
+    /// # Errors
+    /// How long until they are there.
+    pub fn take(&mut self, now: Duration, tokens: u32) -> Result<(), Duration> {
         let wanted = self.interval.saturating_mul(tokens);
         let next = self.full_at.max(now).saturating_add(wanted);
         let late = next.saturating_sub(now).saturating_sub(self.span.max(wanted));
@@ -34,20 +38,23 @@ impl Pace {
     }
 
     /// How many tokens there are.
-    pub(crate) fn available(&self, now: Duration) -> u32 {
+    #[must_use]
+    pub fn available(&self, now: Duration) -> u32 {
         let missing = self.full_at.saturating_sub(now);
         let there = self.span.saturating_sub(missing).as_nanos() / self.interval.as_nanos().max(1);
         u32::try_from(there).unwrap_or(u32::MAX)
     }
 
     /// How long until there is a token.
-    pub(crate) fn wait(&self, now: Duration) -> Duration {
+    #[must_use]
+    pub fn wait(&self, now: Duration) -> Duration {
         let mut tried = *self;
         tried.take(now, 1).err().unwrap_or_default()
     }
 
     /// Whether every token is there.
-    pub(crate) fn is_full(&self, now: Duration) -> bool {
+    #[must_use]
+    pub fn is_full(&self, now: Duration) -> bool {
         self.full_at <= now
     }
 }

@@ -1,5 +1,5 @@
-//! Brings up the runs that the store holds unfinished and that nobody is working on: after a start, and when there was
-//! no room for more actors.
+//! Brings up the runs that the store holds unfinished and that nobody is working on: after a start, when a
+//! shard comes from another node, when there was no room for more actors, and among other nodes every few seconds.
 //!
 //! Lazily and at a bounded rate, so that a node with many runs serves new ones from its first second. Spawned by the
 //! node.
@@ -24,6 +24,10 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How long it waits for room before it looks again.
 const NO_ROOM: Duration = Duration::from_millis(50);
 
+/// Among others every shard is looked at this often: a run may have been admitted by a node that lost its shard, or its
+/// life, before it could tell the owner.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// The actor.
 pub(crate) struct Recovery {
     pub(crate) runs: Arc<Runs>,
@@ -45,19 +49,13 @@ impl Actor for Recovery {
     }
 
     async fn handle(&self, myself: ActorRef<Sweep>, _: Sweep, _: &mut ()) -> Result<(), ActorProcessingErr> {
-        let again = match self.sweep_all().await {
-            Ok(again) => again,
-            Err(error) => {
-                tracing::warn!(%error, "unfinished runs cannot be listed; trying again");
-                true
-            }
-        };
+        let again = self.sweep_all().await;
         let runs = Arc::clone(&self.runs);
         tokio::spawn(async move {
             if again {
                 tokio::time::sleep(AFTER_FAILURE).await;
             } else {
-                runs.backlog().await;
+                runs.something_to_sweep(SWEEP_EVERY).await;
             }
             // What cannot be written down need not be begun.
             while runs.parts().store.health().fault.is_some() {
@@ -78,21 +76,27 @@ struct Swept {
 }
 
 impl Recovery {
-    /// Whether a part of it must be done again.
-    async fn sweep_all(&self) -> Result<bool, StoreError> {
-        let mut all = Swept::default();
-        for shard in (0..self.runs.shards()).map(ShardId) {
-            let swept = self.sweep(shard).await?;
-            all.brought += swept.brought;
-            all.left |= swept.left;
+    /// Looks at the shards of the backlog; whether some must be looked at again.
+    async fn sweep_all(&self) -> bool {
+        let (mut brought, mut again) = (0, false);
+        for shard in self.runs.backlog().take() {
+            let swept = self.sweep(shard).await.unwrap_or_else(|error| {
+                tracing::warn!(%shard, %error, "unfinished runs cannot be listed; trying again");
+                Swept { left: true, ..Swept::default() }
+            });
+            brought += swept.brought;
+            if swept.left {
+                self.runs.backlog().add(shard);
+                again = true;
+            }
         }
-        if !all.left {
-            self.runs.nothing_left();
+        if !again {
+            self.runs.backlog().nothing_left();
         }
-        if all.brought > 0 {
-            tracing::info!(runs = all.brought, "unfinished runs brought up");
+        if brought > 0 {
+            tracing::info!(runs = brought, "unfinished runs brought up");
         }
-        Ok(all.left)
+        again
     }
 
     async fn sweep(&self, shard: ShardId) -> Result<Swept, StoreError> {
@@ -104,6 +108,9 @@ impl Recovery {
             let Some(last) = found.last().copied() else { return Ok(swept) };
             let mut due = tokio::time::Instant::now();
             for run in found {
+                if self.runs.epoch(shard).is_none() {
+                    return Ok(swept);
+                }
                 if self.runs.has_in_hand(run) {
                     continue;
                 }
@@ -116,9 +123,11 @@ impl Recovery {
                         tracing::warn!(%run, %failure, "run cannot be read now; it is brought up later");
                         swept.left = true;
                     }
+                    // Its shard has moved meanwhile.
+                    Err(RouteError::NotOwner) => return Ok(swept),
                     Err(error) => tracing::error!(%run, %error, "run cannot be brought up; it stays as it is"),
                 }
-                self.runs.looked_at();
+                self.runs.backlog().looked_at();
                 due += pause;
                 tokio::time::sleep_until(due).await;
             }

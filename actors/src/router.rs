@@ -3,10 +3,11 @@
 //! Checks who may do what, bounds what is admitted, and puts a time limit on every question. On one node every address
 //! is local. Used by the HTTP API, the CLI's embedded node, and by run actors for what their runs owe.
 
+mod remote;
 mod steering;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use motet_engine::access::{Action, Caller, Principal};
@@ -25,13 +26,15 @@ use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::census::Census;
 use crate::driver::{DriverError, decode_events};
+use crate::egress::Egress;
 use crate::indexes::Indexes;
 use crate::message::{Answer, Ask, ModelAsk, RouteError, RunAsk};
 use crate::models::Models;
+use crate::peers::Peers;
 use crate::ports::{Clock, Entropy};
 use crate::runs::Runs;
 use crate::schedules::Schedules;
-use crate::submission::admit;
+use crate::submission::{admit, admit_elsewhere};
 pub use steering::ForkRequest;
 
 pub use crate::submission::{Begun, SubmitError, SubmitRequest, Submitted};
@@ -52,6 +55,7 @@ pub struct Router {
     pub(crate) runs: Arc<Runs>,
     pub(crate) models: Arc<Models>,
     pub(crate) indexes: Arc<Indexes>,
+    pub(crate) egress: Arc<Egress>,
     pub(crate) schedules: Arc<Schedules>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) census: Arc<Census>,
@@ -59,6 +63,8 @@ pub struct Router {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) max_unfinished: u64,
     pub(crate) open: AtomicBool,
+    /// The other nodes; none on a node that runs alone.
+    pub(crate) peers: OnceLock<Arc<Peers>>,
 }
 
 impl Router {
@@ -111,6 +117,12 @@ impl Router {
         TraceContext::start(u128::from(high) << 64 | u128::from(low), self.entropy.next())
     }
 
+    /// Whether this node runs alone.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.peers.get().is_none()
+    }
+
     /// Whether new runs are taken.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -131,10 +143,15 @@ impl Router {
     /// # Errors
     /// When it may not be started or could not be made durable; then nothing was started.
     pub async fn begin(&self, caller: &Caller, request: SubmitRequest, awaited: bool) -> Result<Begun, SubmitError> {
-        let entropy = self.entropy.next();
-        let shard = ShardId(u16::try_from(entropy % u64::from(self.runs.shards().max(1))).unwrap_or(0));
-        let id = RunId::new(self.clock.now(), shard, self.entropy.next());
-        self.begin_as(caller, request, id, awaited).await
+        self.begin_as(caller, request, self.new_run_id(), awaited).await
+    }
+
+    /// An id for a run of now: on a shard of this node, so that no other has to be told, or on any where it has none.
+    fn new_run_id(&self) -> RunId {
+        let drawn = self.entropy.next();
+        let any = || ShardId(u16::try_from(drawn % u64::from(self.runs.shards().max(1))).unwrap_or(0));
+        let shard = self.runs.any_shard(drawn).unwrap_or_else(any);
+        RunId::new(self.clock.now(), shard, self.entropy.next())
     }
 
     /// The same with a given id, which must not be that of another run.
@@ -158,7 +175,7 @@ impl Router {
             trace: caller.trace,
             at: self.clock.now(),
         };
-        let (run, events) = Run::submit(id, &workflow, submission).map_err(SubmitError::Unfit)?;
+        let (run, events) = Run::submit(id, &workflow, submission, self.runs.shards()).map_err(SubmitError::Unfit)?;
         self.admit(run, events, request.idempotency, awaited).await
     }
 
@@ -182,7 +199,10 @@ impl Router {
         awaited: bool,
     ) -> Result<Begun, SubmitError> {
         let id = run.id();
-        let epoch = self.runs.epoch(id.shard()).ok_or(SubmitError::Stopping)?;
+        let Some(epoch) = self.runs.epoch(id.shard()) else {
+            let peers = self.peers.get().ok_or(SubmitError::Stopping)?;
+            return admit_elsewhere(&self.runs, peers, run, events, idempotency).await;
+        };
         let reservation = self.runs.reserve(id);
         let admitting = admit(Arc::clone(&self.runs), run, events, idempotency, reservation, epoch, awaited);
         // On a task of its own: a client that hangs up while the commit is under way must not leave a durable run
@@ -215,11 +235,14 @@ impl Router {
         self.wait_for_end(caller, begun.submitted.run, patience).await
     }
 
-    /// Asks the actor at an address, wherever it lives, and waits at most `patience` for its answer.
-    ///
-    /// # Errors
-    /// Why there is no answer.
-    pub async fn ask(&self, caller: &Caller, to: &Address, ask: Ask, patience: Duration) -> Result<Answer, RouteError> {
+    /// Asks an actor of this node, and waits at most `patience` for its answer.
+    async fn ask_here(
+        &self,
+        caller: &Caller,
+        to: &Address,
+        ask: Ask,
+        patience: Duration,
+    ) -> Result<Answer, RouteError> {
         let answered = async {
             match (to, ask) {
                 (Address::Run(run), Ask::Run(ask)) => self.runs.ask(caller, *run, ask).await,
@@ -229,6 +252,7 @@ impl Router {
                 (Address::Index(_, name), Ask::Index(ask)) => {
                     self.indexes.ask(caller, name, ask).await.map(Answer::Output)
                 }
+                (Address::Egress, Ask::Egress(ask)) => self.egress.ask(caller, ask).await.map(Answer::Output),
                 (to, _) => Err(RouteError::Undecodable(format!("{to} does not take such messages"))),
             }
         };
@@ -303,8 +327,9 @@ impl Router {
                     .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()))?;
                 restored(run, workflow, *state)
             }
+            // It ended on another node: its state is in the store that both share.
+            Ok(Answer::Progress { .. }) | Err(RouteError::Expired) => self.read_run(caller, run).await,
             Ok(_) => Err(RouteError::Unknown(run.to_string())),
-            Err(RouteError::Expired) => self.read_run(caller, run).await,
             Err(error) => Err(error),
         }
     }
@@ -353,6 +378,11 @@ impl Router {
             .map_err(|error| Failure::new(FailureClass::Unavailable, error.to_string()))?;
         if let (Definition::Model(model), PutOutcome::Created | PutOutcome::Unchanged) = (definition, outcome) {
             self.models.load(&caller.namespace, &model.name).await?;
+        }
+        if outcome == PutOutcome::Created
+            && let Some(peers) = self.peers.get()
+        {
+            peers.tell_defined();
         }
         if matches!((definition, outcome), (Definition::Schedule(_), PutOutcome::Created)) {
             self.schedules.changed();

@@ -13,6 +13,7 @@ use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{CallId, RunId, Seq};
 use motet_engine::input::Input;
 use motet_engine::time::Timestamp;
+use motet_engine::value::Value;
 use motet_store::{ErrorClass, StoreError};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
@@ -20,8 +21,9 @@ use tokio::task::AbortHandle;
 
 use crate::address::Address;
 use crate::driver::{DriverError, RunDriver};
+use crate::egress;
 use crate::mailbox::{Letter, Vitals};
-use crate::message::{Answer, Ask, CallKey, IndexAsk, ModelAsk, RouteError, RunAsk};
+use crate::message::{Answer, Ask, CallKey, EgressAsk, IndexAsk, ModelAsk, RouteError, RunAsk};
 use crate::runs::Runs;
 
 /// A run that wants to be woken later than this gives up its actor and waits as a row.
@@ -78,7 +80,6 @@ pub(crate) struct Live {
     calls: HashMap<CallId, AbortHandle>,
     alarm: Option<(Timestamp, AbortHandle)>,
     expected: bool,
-    held: bool,
 }
 
 impl Drop for Live {
@@ -103,7 +104,7 @@ impl Actor for RunActor {
             Caller { namespace: submission.namespace.clone(), principal: Principal::System, trace: submission.trace };
         let priority = submission.priority;
         let watchers = awaited_by.map(|reply| (Awaited::End, reply)).into_iter().collect();
-        Ok(Live { driver, caller, priority, watchers, calls: HashMap::new(), alarm: None, expected, held })
+        Ok(Live { driver, caller, priority, watchers, calls: HashMap::new(), alarm: None, expected })
     }
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, live: &mut Live) -> Result<(), ActorProcessingErr> {
@@ -125,7 +126,6 @@ impl Actor for RunActor {
             RunAsk::AwaitEnd => self.watch(live, Awaited::End, message.reply),
             RunAsk::Input(input) => return self.take(&myself, live, &input, message.reply).await,
             RunAsk::Proceed => {
-                live.held = false;
                 live.driver.hold(false);
                 answer(message.reply, Ok(Answer::Accepted));
                 self.go_on(&myself, live).await;
@@ -167,9 +167,10 @@ impl RunActor {
                 Ok(())
             }
             Err(DriverError::Store(error)) if error.class() == ErrorClass::Fenced => {
-                tracing::warn!(run = %self.run, %error, "fenced: this node stops the run");
+                tracing::debug!(run = %self.run, %error, "fenced: this node stops the run");
                 answer(reply, Err(RouteError::NotOwner));
                 self.leave(myself, live);
+                self.runs.fenced(self.run.shard(), live.driver.epoch());
                 Ok(())
             }
             Err(DriverError::Store(error)) if matches!(error.class(), ErrorClass::Retryable | ErrorClass::Busy) => {
@@ -178,7 +179,7 @@ impl RunActor {
                 let failure = Failure::new(FailureClass::Unavailable, error.to_string());
                 answer(reply, Err(RouteError::Failed(failure)));
                 self.leave(myself, live);
-                self.runs.leave_for_later();
+                self.runs.backlog().leave(self.run.shard());
                 Ok(())
             }
             Err(error) => {
@@ -199,7 +200,7 @@ impl RunActor {
         if live.driver.run().phase().is_end() {
             return self.leave(myself, live);
         }
-        if live.held {
+        if live.driver.is_held() {
             return self.settle(myself, live).await;
         }
         for command in live.driver.take_unsent() {
@@ -234,7 +235,7 @@ impl RunActor {
         let run = live.driver.run();
         let calls_done = if run.is_paused() { live.calls.is_empty() } else { run.calls_owed() == 0 };
         let parked = !live.expected
-            && (calls_done || live.held)
+            && (calls_done || live.driver.is_held())
             && live.watchers.is_empty()
             && wake.is_none_or(|at| at.since(now) > PARK_AFTER);
         if parked {
@@ -255,6 +256,7 @@ impl RunActor {
             ),
             Work::VectorQuery { with } => return self.send_to_index(live, id, IndexAsk::Query { with }, timeout),
             Work::VectorUpsert { with } => return self.send_to_index(live, id, IndexAsk::Upsert { with }, timeout),
+            Work::Http { with } => return self.send_out(live, id, with, timeout),
         };
         self.spawn_call(live, id, to, ask, timeout)
     }
@@ -273,6 +275,14 @@ impl RunActor {
                 tokio::spawn(async move { runs.call_finished(&caller, run, id, Err(failure)).await }).abort_handle()
             }
         }
+    }
+
+    fn send_out(&self, live: &Live, id: CallId, with: Value, timeout: Duration) -> AbortHandle {
+        let step = live.driver.run().workflow().steps.get(id.step.as_usize()).map_or("", |step| &step.name);
+        // Without the attempt: a request that was sent before a crash and one that is sent after it are the same.
+        let key = Some(format!("{}/{step}/{}", self.run, id.item));
+        let ask = Ask::Egress(EgressAsk::Http { with, key, priority: live.priority, timeout });
+        self.spawn_call(live, id, Address::Egress, ask, timeout + egress::GRACE)
     }
 
     fn spawn_call(&self, live: &Live, id: CallId, to: Address, ask: Ask, timeout: Duration) -> AbortHandle {
@@ -340,7 +350,7 @@ impl RunActor {
     }
 
     fn leave(&self, myself: &ActorRef<Letter<RunMessage>>, live: &Live) {
-        self.runs.left(self.run, live.held && !live.driver.run().phase().is_end());
+        self.runs.left(self.run, live.driver.is_held() && !live.driver.run().phase().is_end());
         myself.stop(None);
     }
 }
@@ -352,7 +362,16 @@ fn answer(reply: Option<Reply>, words: Result<Answer, RouteError>) {
     }
 }
 
-pub(crate) fn failure_class(error: &DriverError) -> FailureClass {
+impl From<DriverError> for RouteError {
+    fn from(error: DriverError) -> Self {
+        match error {
+            DriverError::Unknown(run) => Self::Unknown(run.to_string()),
+            error => Failure::new(failure_class(&error), error.to_string()).into(),
+        }
+    }
+}
+
+fn failure_class(error: &DriverError) -> FailureClass {
     match error {
         DriverError::Store(StoreError::Busy) => FailureClass::Overloaded,
         DriverError::Store(error) if error.class() == ErrorClass::Retryable => FailureClass::Unavailable,

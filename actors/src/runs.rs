@@ -3,11 +3,12 @@
 //! At most one actor per run lives here; two that met through a race would be told apart by the store, which gives
 //! each event number once. Used by the router, the run actors, recovery and timers.
 
+mod backlog;
+mod hosting;
 mod nursery;
 mod reservation;
 mod turns;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use motet_engine::access::Caller;
 use motet_engine::failure::{Failure, FailureClass};
-use motet_engine::id::{CallId, Epoch, RunId, ShardId};
+use motet_engine::id::{CallId, RunId, ShardId};
 use motet_engine::input::{Input, Rejection};
 use motet_engine::run::Run;
 use motet_engine::time::Timestamp;
@@ -24,15 +25,18 @@ use ractor::ActorCell;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::census::Census;
-use crate::driver::{self, DriverError, DriverParts, RunDriver};
+use crate::driver::{self, DriverParts, RunDriver};
 use crate::limits::RunLimits;
 use crate::mailbox::{Mailbox, SendError};
 use crate::message::{Answer, RouteError, RunAsk};
 use crate::ports::Clock;
 use crate::router::Router;
-use crate::run_actor::{Birth, RunMessage, failure_class};
+use crate::run_actor::{Birth, RunMessage};
+use crate::shards::OwnShards;
 use crate::supervisor::Children;
 
+pub(crate) use backlog::Backlog;
+pub(crate) use hosting::RunHost;
 pub(crate) use nursery::RunNursery;
 pub(crate) use reservation::Reservation;
 pub use turns::Place;
@@ -65,14 +69,13 @@ pub struct Runs {
     census: Arc<Census>,
     children: Arc<Children>,
     slots: DashMap<RunId, Slot>,
-    epochs: Vec<AtomicU64>,
+    shards: OwnShards,
     max_live: usize,
     supervisor: OnceLock<ActorCell>,
     router: OnceLock<Weak<Router>>,
-    backlog: Notify,
+    backlog: Backlog,
     timer_hint: watch::Sender<Option<Timestamp>>,
     limits: RunLimits,
-    later: AtomicU64,
     idle: Notify,
 }
 
@@ -84,14 +87,13 @@ impl Runs {
             census,
             children: Arc::default(),
             slots: DashMap::new(),
-            epochs: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            shards: OwnShards::new(shards),
             max_live,
             supervisor: OnceLock::new(),
             router: OnceLock::new(),
-            backlog: Notify::new(),
+            backlog: Backlog::default(),
             timer_hint: watch::channel(None).0,
             limits: RunLimits::new(),
-            later: AtomicU64::new(0),
             idle: Notify::new(),
         })
     }
@@ -119,21 +121,15 @@ impl Runs {
         &*self.parts.clock
     }
 
-    /// Number of shards.
-    pub(crate) fn shards(&self) -> u16 {
-        u16::try_from(self.epochs.len()).unwrap_or(u16::MAX)
+    /// Number of shards, of all nodes together.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.shards.count()
     }
 
-    pub(crate) fn own(&self, shard: ShardId, epoch: Epoch) {
-        if let Some(slot) = self.epochs.get(usize::from(shard.0)) {
-            slot.store(epoch.0, Ordering::Release);
-        }
-    }
-
-    /// The epoch under which this node owns a shard; none when it does not.
-    pub(crate) fn epoch(&self, shard: ShardId) -> Option<Epoch> {
-        let epoch = self.epochs.get(usize::from(shard.0))?.load(Ordering::Acquire);
-        (epoch > 0).then_some(Epoch(epoch))
+    /// One of this node's shards, by a random number; none when it serves none.
+    pub(crate) fn any_shard(&self, drawn: u64) -> Option<ShardId> {
+        self.shards.any(drawn)
     }
 
     /// Number of run actors.
@@ -146,20 +142,9 @@ impl Runs {
         self.slots.len() < self.max_live
     }
 
-    /// Resolves when a run was left for later.
-    pub(crate) async fn backlog(&self) {
-        self.backlog.notified().await;
-    }
-
-    pub(crate) fn leave_for_later(&self) {
-        self.later.fetch_add(1, Ordering::Relaxed);
-        self.backlog.notify_one();
-    }
-
-    /// A run that was left for later has been looked at.
-    pub(crate) fn looked_at(&self) {
-        // Saturating: a run may be found both by the sweep and by whoever asked for it.
-        let _ = self.later.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(1)));
+    /// What recovery has to do.
+    pub(crate) fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     pub(crate) fn timer_hints(&self) -> watch::Receiver<Option<Timestamp>> {
@@ -191,22 +176,12 @@ impl Runs {
     /// signal cost nothing and do not count.
     #[must_use]
     pub fn unfinished(&self) -> u64 {
-        (self.slots.len() + self.limits.waiting()) as u64 + self.later.load(Ordering::Relaxed)
+        (self.slots.len() + self.limits.waiting()) as u64 + self.backlog.runs()
     }
 
     /// Whether somebody has a run in hand: it lives, or waits for its turn.
     pub(crate) fn has_in_hand(&self, run: RunId) -> bool {
-        self.slots.contains_key(&run) || self.limits.is_waiting(run)
-    }
-
-    /// Everything that was left for later has been looked at.
-    pub(crate) fn nothing_left(&self) {
-        self.later.store(0, Ordering::Relaxed);
-    }
-
-    /// So many runs are left for later by an earlier life of the node.
-    pub(crate) fn expect_later(&self, runs: u64) {
-        self.later.fetch_add(runs, Ordering::Relaxed);
+        self.slots.contains_key(&run) || self.waits_for_turn(run)
     }
 
     /// A run has no actor any more; one that never had its turn keeps its place in the line.
@@ -247,6 +222,9 @@ impl Runs {
     pub(crate) async fn ask(self: &Arc<Self>, caller: &Caller, run: RunId, ask: RunAsk) -> Result<Answer, RouteError> {
         let revives = matches!(ask, RunAsk::Input(Input::Retry { .. }));
         for _ in 0..CHASES {
+            if self.epoch(run.shard()).is_none() {
+                return Err(RouteError::NotOwner);
+            }
             let mailbox = match self.find(run, true, revives).await? {
                 Found::Ended(run) => return Ok(answer_for_ended(&run, &ask)),
                 Found::Live(mailbox) => mailbox,
@@ -302,6 +280,8 @@ impl Runs {
                 false
             }
             Ok(_) => true,
+            // Whoever owns it now wakes it.
+            Err(RouteError::NotOwner) => true,
             Err(error) => {
                 tracing::warn!(%run, %error, "a run could not be woken; it stays due");
                 false
@@ -355,10 +335,7 @@ impl Runs {
     ) -> Result<Found, RouteError> {
         let run = reservation.run();
         let epoch = self.epoch(run.shard()).ok_or(RouteError::NotOwner)?;
-        let driver = RunDriver::recover(&self.parts, run, epoch).await.map_err(|error| match error {
-            DriverError::Unknown(run) => RouteError::Unknown(run.to_string()),
-            error => RouteError::Failed(Failure::new(failure_class(&error), error.to_string())),
-        })?;
+        let driver = RunDriver::recover(&self.parts, run, epoch).await?;
         if driver.run().phase().is_end() && !revives {
             return Ok(Found::Ended(Box::new(driver.run().clone())));
         }
@@ -397,10 +374,7 @@ impl Runs {
                     .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()).into());
             }
         }
-        driver::read_run(&self.parts, run).await.map_err(|error| match error {
-            DriverError::Unknown(run) => RouteError::Unknown(run.to_string()),
-            error => Failure::new(failure_class(&error), error.to_string()).into(),
-        })
+        Ok(driver::read_run(&self.parts, run).await?)
     }
 
     /// Ends every actor without ending its run: what is durable is picked up by the next start.

@@ -3,7 +3,7 @@
 //! Which times those are is the engine's rule. Nothing of its own is stored: the newest run that a schedule began says
 //! how far it has come, so the position and the run are durable in one commit. A run's id and idempotency key follow
 //! from schedule and time, so that neither a crash nor a second node begins one twice. Spawned by the node, one for
-//! all schedules.
+//! all schedules of its shards.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use motet_engine::definition::ScheduleDefinition;
-use motet_engine::id::{Name, Namespace, RunId};
+use motet_engine::id::{Name, Namespace, RunId, ShardId};
 use motet_engine::schedule::{Due, LastRun, run_id};
 use motet_engine::time::Timestamp;
 use motet_store::StoreError;
@@ -122,7 +122,9 @@ async fn look(router: &Arc<Router>, watched: &mut Watched, what: Look) -> Result
     }
     let mut before = std::mem::take(&mut watched.known);
     let since = watched.since;
-    let looks = watched.stored.iter().cloned().map(|schedule| {
+    let mut own = watched.stored.clone();
+    own.retain(|schedule| is_own(router, schedule));
+    let looks = own.into_iter().map(|schedule| {
         let key = (schedule.namespace.clone(), schedule.definition.name.clone());
         let known = before.remove(&key);
         async move {
@@ -146,6 +148,12 @@ async fn look(router: &Arc<Router>, watched: &mut Watched, what: Look) -> Result
     }
     router.schedules().keep_only(|key| watched.known.contains_key(key));
     Ok(next)
+}
+
+/// Whether this node looks after a schedule: whoever serves its shard does.
+fn is_own(router: &Router, stored: &StoredSchedule) -> bool {
+    let names = [stored.namespace.0.as_str().as_bytes(), stored.definition.name.as_str().as_bytes()];
+    router.runs().epoch(ShardId::of(&names, router.runs().shards())).is_some()
 }
 
 /// Begins the runs of one schedule that are due; how far it has come then, and when to look again.
@@ -230,19 +238,11 @@ async fn refresh(router: &Router, known: &mut Known) -> Result<(), StoreError> {
 /// The newest run that the schedule began: its id carries the time that it began for.
 async fn newest(router: &Router, stored: &StoredSchedule) -> Result<Option<(RunId, LastRun)>, StoreError> {
     let (namespace, name) = (&stored.namespace, &stored.definition.name);
-    let query = RunQuery {
-        namespace: namespace.clone(),
-        workflow: None,
-        states: vec![],
-        tag: Some(label(name)),
-        created_from: None,
-        created_before: None,
-        before: None,
-        limit: NEWEST,
-    };
+    let query = RunQuery { tag: Some(label(name)), ..RunQuery::newest(namespace.clone(), NEWEST) };
     let heads = router.runs().parts().store.list(&query).await?;
     let shards = router.runs().shards();
-    let own = |run: RunId| run == run_id(namespace, name, run.created_at(), shards);
+    // On which shard a run lies, its workflow's limits may have decided.
+    let own = |run: RunId| run.on(ShardId(0)) == run_id(namespace, name, run.created_at(), shards).on(ShardId(0));
     Ok(heads
         .into_iter()
         .find(|head| own(head.run))
@@ -276,7 +276,9 @@ async fn begin_run(router: &Arc<Router>, stored: &StoredSchedule, at: Timestamp)
     caller.trace = router.new_trace();
     match router.begin_as(&caller, request, id, false).await {
         Ok(begun) => Ok(begun.submitted.run),
-        Err(SubmitError::Driver(DriverError::Store(StoreError::SeqTaken { run, .. }))) if run == id => Ok(run),
+        Err(SubmitError::Driver(DriverError::Store(StoreError::SeqTaken { run, .. }))) if run.on(id.shard()) == id => {
+            Ok(run)
+        }
         Err(error) => Err(error),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use motet_engine::access::Denied;
 use motet_engine::event::Event;
-use motet_engine::failure::Failure;
+use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{Epoch, Name, RunId};
 use motet_engine::run::{ForkError, Run};
 use motet_engine::schema::SchemaError;
@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::catalog::CatalogError;
 use crate::driver::{DriverError, NewRun, RunDriver};
 use crate::message::{Answer, RouteError};
+use crate::peers::Peers;
 use crate::run_actor::Birth;
 use crate::runs::{Reservation, Runs};
 
@@ -143,6 +144,12 @@ pub(crate) async fn admit(
     if driver.run().phase().is_end() {
         return Ok(begun);
     }
+    if runs.epoch(id.shard()) != Some(epoch) {
+        // The shard went away while the run became durable: whoever serves it now may have looked already.
+        drop(reservation);
+        runs.tell_owner(id);
+        return Ok(begun);
+    }
     if held {
         // If its turn has come meanwhile, whoever brings it up waits for the reservation to end.
         drop(reservation);
@@ -156,12 +163,44 @@ pub(crate) async fn admit(
             let birth = Birth { driver, awaited_by: awaited.then_some(reply), expected: false, held: false };
             if let Err(error) = reservation.start(birth).await {
                 tracing::warn!(run = %begun.submitted.run, %error, "run admitted but not started; it is picked up later");
-                runs.leave_for_later();
+                runs.backlog().leave(begun.submitted.run.shard());
             }
         }
-        None => runs.leave_for_later(),
+        None => runs.backlog().leave(begun.submitted.run.shard()),
     }
     Ok(begun)
+}
+
+/// Makes a run durable whose shard another node serves, and tells that node.
+pub(crate) async fn admit_elsewhere(
+    runs: &Arc<Runs>,
+    peers: &Arc<Peers>,
+    run: Run,
+    events: Vec<Event>,
+    idempotency: Option<IdempotencyKey>,
+) -> Result<Begun, SubmitError> {
+    let (runs, peers) = (Arc::clone(runs), Arc::clone(peers));
+    // On a task of its own, like every admission: whoever hangs up must not keep the owner from being told.
+    let admitting = tokio::spawn(async move {
+        let id = run.id();
+        let held = !run.workflow().limits.limits.is_unlimited();
+        let new = NewRun::prepare(&*runs.parts().store, run, events, idempotency, held).await?;
+        let run = new.run().clone();
+        match new.admit_only(&*runs.parts().store).await? {
+            Admitted::New => {}
+            Admitted::Replayed(run) => return Ok(Begun::replayed(run)),
+            Admitted::KeyReused(run) => return Err(SubmitError::KeyReused(run)),
+        }
+        metrics::counter!("motet_runs_submitted_total").increment(1);
+        if !run.phase().is_end() {
+            peers.tell_admitted(id);
+        }
+        Ok(Begun::new(run))
+    });
+    match admitting.await {
+        Ok(begun) => begun,
+        Err(error) => Err(Failure::new(FailureClass::Internal, format!("admission broke off: {error}")).into()),
+    }
 }
 
 async fn make_durable(

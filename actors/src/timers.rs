@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
-use motet_engine::id::{RunId, ShardId};
+use motet_engine::id::RunId;
 use motet_engine::time::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -85,7 +85,7 @@ impl Timers {
     async fn wake_due(&self) -> Result<Option<Timestamp>, motet_store::StoreError> {
         let store = &self.runs.parts().store;
         let mut next: Option<Timestamp> = None;
-        for shard in (0..self.runs.shards()).map(ShardId) {
+        for shard in self.runs.own_shards() {
             let at = loop {
                 let now = self.runs.clock().now();
                 match store.next_wake(shard).await? {

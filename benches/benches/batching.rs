@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use motet_actors::egress::EgressLimits;
 use motet_actors::node::{Node, NodeParts};
 use motet_actors::ports::{SystemClock, SystemEntropy};
 use motet_actors::router::{Router, SubmitRequest, system_caller};
@@ -24,6 +25,7 @@ use motet_engine::run::Phase;
 use motet_engine::tensor::Tensor;
 use motet_engine::value::Value;
 use motet_models::burn::BurnBackend;
+use motet_models::egress::{AllowList, ReqwestCaller};
 use motet_models::port::{InferRequest, ModelBackend, Tensors};
 use motet_models::source::ArtefactCache;
 use motet_store::sqlite::SqliteStore;
@@ -134,12 +136,15 @@ async fn start(folder: &std::path::Path, artefacts: Arc<ArtefactCache>) -> Resul
         entropy: Arc::new(SystemEntropy),
         model_backends: vec![Arc::new(BurnBackend::default())],
         vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],
+        http_caller: Arc::new(ReqwestCaller::new(AllowList::default(), 1 << 20)),
+        egress: EgressLimits { in_flight: 256, in_flight_per_host: 256 },
         artefacts,
         model_memory: 0,
         shards: 64,
         max_live: 20_000,
         max_unfinished: 100_000,
         recovery_per_second: 500,
+        alone: true,
     };
     Ok(Node::start(parts).await?)
 }

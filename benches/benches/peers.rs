@@ -16,7 +16,7 @@ use motet_benches::echo::Echo;
 use motet_benches::load::{Reached, closed_loop};
 use motet_benches::machine;
 use motet_benches::peers::comparison::{CLIENTS, Comparison, Series};
-use motet_benches::peers::{self, Engine, Running, Started, Steps, install};
+use motet_benches::peers::{self, Engine, Running, Steps, install};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -84,14 +84,13 @@ async fn measure(engine: Engine, steps: Steps, echo: Option<&str>, interruption:
     println!("measuring  {engine}, steps {steps}");
     interruption.or(machine::wait_until_quiet()).await?;
     let others_cores = interruption.or(machine::busy_cores(Duration::from_secs(1))).await?;
-    let mut series = Series { engine, steps, others_cores, points: vec![], missing: None, not_in_this_build: false };
+    let mut series = Series { engine, steps, others_cores, points: vec![], missing: None };
     let folder = tempfile::Builder::new().prefix("motet-peers-").tempdir_in(peers::ground())?;
     // Others may pass through to what is theirs below, and see nothing.
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711))?;
     match interruption.or(engine.start(folder.path(), echo)).await? {
         Err(error) => series.missing = Some(format!("{error:#}")),
-        Ok(Started::NotInThisBuild(words)) => (series.missing, series.not_in_this_build) = (Some(words), true),
-        Ok(Started::Running(running)) => {
+        Ok(running) => {
             let measured = interruption.or(points(&running, &mut series.points)).await;
             let log_tails = running.log_tails();
             let stopped = running.stop().await;

@@ -3,6 +3,8 @@
 //! One connection, write-ahead log, every commit synced, nothing else going on. Used by `durable_runs` to say how much
 //! of what the disk allows is reached.
 
+pub mod postgres;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,11 @@ pub struct Floor {
 }
 
 impl Floor {
+    fn of(rows: usize, times: &Histogram<u64>, elapsed: Duration) -> Self {
+        let at = |quantile| Duration::from_micros(times.value_at_quantile(quantile));
+        Self { rows, commits: times.len() as f64 / elapsed.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
+    }
+
     /// Rows per second.
     #[must_use]
     pub fn rows_per_second(&self) -> f64 {
@@ -83,10 +90,9 @@ pub async fn measure(folder: &Path, rows: usize, payload_bytes: usize, time: Dur
         connection.execute(query).await?;
         times.record(u64::try_from(commit.elapsed().as_micros())?)?;
     }
-    let commits = times.len() as f64 / begun.elapsed().as_secs_f64();
+    let floor = Floor::of(rows, &times, begun.elapsed());
     connection.close().await?;
-    let at = |quantile| Duration::from_micros(times.value_at_quantile(quantile));
-    Ok(Floor { rows, commits, p50: at(0.5), p99: at(0.99) })
+    Ok(floor)
 }
 
 /// Counts what a stopped node has written.

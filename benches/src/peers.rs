@@ -84,15 +84,6 @@ impl fmt::Display for Steps {
     }
 }
 
-/// What `Engine::start` came to.
-#[derive(Debug)]
-pub enum Started {
-    /// The engine is ready for the work.
-    Running(Box<Running>),
-    /// The binary under test does not know this yet; with its own words.
-    NotInThisBuild(String),
-}
-
 /// An engine that is ready for the work. Dropping it ends its processes.
 #[derive(Debug)]
 pub struct Running {
@@ -138,7 +129,7 @@ impl Engine {
     ///
     /// # Errors
     /// When it does not become ready; with its log.
-    pub async fn start(self, folder: &Path, echo: Option<&str>) -> Result<Started> {
+    pub async fn start(self, folder: &Path, echo: Option<&str>) -> Result<Running> {
         match self {
             Self::MotetSqlite => motet::start_on_sqlite(folder, echo).await,
             Self::MotetPostgres => motet::start_on_postgres(folder, echo).await,

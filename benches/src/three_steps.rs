@@ -41,8 +41,10 @@ pub fn calling(url: &str) -> String {
     let step = |name: &str, body: &str| {
         format!("  {name}: {{call: http, with: {{method: POST, url: \"{url}\", body: \"${{ {body} }}\"}}}}\n")
     };
-    let steps = [step("one", "input.text"), step("two", "steps.one.output"), step("three", "steps.two.output")];
-    format!("kind: Workflow\nname: three\nversion: \"1\"\nsteps:\n{}", steps.concat())
+    let steps =
+        [step("one", "input.text"), step("two", "steps.one.output.body"), step("three", "steps.two.output.body")];
+    let output = "output: {text: \"${ steps.three.output.body }\"}\n";
+    format!("kind: Workflow\nname: three\nversion: \"1\"\nsteps:\n{}{output}", steps.concat())
 }
 
 /// Submits runs of `three` and waits for their ends.

@@ -7,7 +7,6 @@
 mod clock;
 mod draw;
 mod election;
-mod exchange;
 mod settings;
 #[cfg(test)]
 mod simulation;
@@ -28,9 +27,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub use clock::{BootClock, Clock, Moment};
-use election::Election;
-use exchange::{Answer, Input, RedisRequest, Request, StoreRequest};
-pub use settings::LeaderSettings;
+use election::{Answer, Election, Input, RedisRequest, Request, StoreRequest};
+pub use settings::{LeaderSettings, ROLE};
 
 /// Why an election cannot begin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

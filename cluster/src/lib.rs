@@ -1,9 +1,13 @@
-//! Which node does what: who belongs to the cluster and who leads it.
+//! Which node does what, and how nodes reach each other.
 //!
-//! Never touches runs: the store keeps what is agreed upon, and its epochs, terms and incarnations are the fences. Used
-//! by the actors and by the server.
+//! Knows neither actors nor runs: what nodes say to each other are opaque payloads here. Used by the actors' router and
+//! by the server, which starts the link.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
 
+pub mod envelope;
 pub mod leader;
+pub mod link;
 pub mod members;
+pub mod shards;
+mod wire;

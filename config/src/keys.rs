@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::notation::{duration, show_duration, show_size, size};
 use crate::problem::nearest;
-use crate::settings::{LogFormat, Settings};
+use crate::settings::{LogFormat, Settings, check_labels, check_roles, check_seeds};
 use crate::store_url::StoreUrl;
 
 /// Finds a value in the settings.
@@ -25,6 +25,7 @@ pub(crate) struct Key {
 /// Where a value goes and what it may be.
 enum Slot {
     Address(At<SocketAddr>),
+    OptionalAddress(At<Option<SocketAddr>>),
     Count16(At<u16>, u16, u16),
     Count32(At<u32>, u32, u32),
     Count64(At<u64>, u64, u64),
@@ -35,6 +36,8 @@ enum Slot {
     Format(At<LogFormat>),
     /// A URL that may hold a password.
     Store(At<StoreUrl>),
+    /// A URL of Redis, which may hold a password.
+    Redis(At<Option<StoreUrl>>),
     /// A text with its own check.
     Text(At<String>, fn(&str) -> Result<(), String>),
 }
@@ -68,6 +71,21 @@ pub(crate) const KEYS: &[Key] = &[
     key("models.threads", Slot::Count32(|s| &mut s.models.threads, 0, 1024)),
     key("models.cache_folder", Slot::OptionalFolder(|s| &mut s.models.cache_folder)),
     key("models.memory_bytes", Slot::Size(|s| &mut s.models.memory_bytes, 0, 1 << 50)),
+    key("cluster.address", Slot::OptionalAddress(|s| &mut s.cluster.address)),
+    key("cluster.advertise", Slot::OptionalAddress(|s| &mut s.cluster.advertise)),
+    key("cluster.name", Slot::Text(|s| &mut s.cluster.name, check_name)),
+    key("cluster.seeds", Slot::Text(|s| &mut s.cluster.seeds, check_seeds)),
+    key("cluster.roles", Slot::Text(|s| &mut s.cluster.roles, check_roles)),
+    key("cluster.labels", Slot::Text(|s| &mut s.cluster.labels, check_labels)),
+    key("cluster.weight", Slot::Count32(|s| &mut s.cluster.weight, 0, 10_000)),
+    key("cluster.certificate", Slot::OptionalFolder(|s| &mut s.cluster.certificate)),
+    key("cluster.key", Slot::OptionalFolder(|s| &mut s.cluster.key)),
+    key("cluster.authority", Slot::OptionalFolder(|s| &mut s.cluster.authority)),
+    key("redis.url", Slot::Redis(|s| &mut s.redis.url)),
+    key("egress.allow", Slot::Text(|s| &mut s.egress.allow, check_places)),
+    key("egress.max_in_flight", Slot::Count32(|s| &mut s.egress.max_in_flight, 1, 65_536)),
+    key("egress.max_in_flight_per_host", Slot::Count32(|s| &mut s.egress.max_in_flight_per_host, 1, 65_536)),
+    key("egress.max_answer_bytes", Slot::Size(|s| &mut s.egress.max_answer_bytes, 1 << 10, 16 << 20)),
     key("log.format", Slot::Format(|s| &mut s.log.format)),
     key("log.filter", Slot::Text(|s| &mut s.log.filter, check_filter)),
     key("shutdown.grace", Slot::Time(|s| &mut s.shutdown.grace, Duration::ZERO, HOUR)),
@@ -88,20 +106,23 @@ impl Key {
     pub(crate) fn is_text(&self) -> bool {
         matches!(
             self.slot,
-            Slot::Folder(_) | Slot::OptionalFolder(_) | Slot::Format(_) | Slot::Store(_) | Slot::Text(..)
+            Slot::Folder(_)
+                | Slot::OptionalFolder(_)
+                | Slot::Format(_)
+                | Slot::Store(_)
+                | Slot::Redis(_)
+                | Slot::Text(..)
         )
     }
 
     /// Sets the value from text; or says what is expected.
     pub(crate) fn assign(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
         match &self.slot {
-            Slot::Address(at) => {
-                *at(settings) = text.parse().map_err(|_| {
-                    format!(
-                        "'{text}' is no address; write an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:8080 \
-                         or [::1]:8080"
-                    )
-                })?;
+            Slot::Address(at) => *at(settings) = address(text)?,
+            Slot::OptionalAddress(at) => *at(settings) = Some(address(text)?),
+            Slot::Redis(at) => {
+                check_redis(text)?;
+                *at(settings) = Some(text.into());
             }
             Slot::Count16(at, min, max) => *at(settings) = count(text, *min, *max)?,
             Slot::Count32(at, min, max) => *at(settings) = count(text, *min, *max)?,
@@ -141,6 +162,8 @@ impl Key {
     pub(crate) fn show(&self, settings: &mut Settings) -> String {
         match &self.slot {
             Slot::Address(at) => at(settings).to_string(),
+            Slot::OptionalAddress(at) => at(settings).map(|address| address.to_string()).unwrap_or_default(),
+            Slot::Redis(at) => at(settings).as_ref().map(ToString::to_string).unwrap_or_default(),
             Slot::Count16(at, ..) => at(settings).to_string(),
             Slot::Count32(at, ..) => at(settings).to_string(),
             Slot::Count64(at, ..) => at(settings).to_string(),
@@ -196,6 +219,15 @@ fn within<T: PartialOrd>(value: T, min: T, max: T, shown: &(String, String, Stri
     Ok(value)
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "'{text}' is no address; write an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:8080 or \
+             [::1]:8080"
+        )
+    })
+}
+
 fn folder(text: &str) -> Result<PathBuf, String> {
     if text.starts_with("~/") || text.contains('\0') {
         return Err(format!("'{text}' is no path; '~' is not expanded here, so write the folder in full"));
@@ -218,6 +250,31 @@ fn check_store(text: &str) -> Result<(), String> {
     // What follows the scheme may hold a password.
     let scheme = text.split(':').next().unwrap_or_default();
     Err(format!("'{scheme}' is no store that this version knows; write sqlite:, sqlite:PATH, postgres:// or memory:"))
+}
+
+fn check_redis(text: &str) -> Result<(), String> {
+    let known = ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme).unwrap_or_default();
+    if known.contains(&scheme) {
+        return Ok(());
+    }
+    Err("this is no URL of Redis; write redis://host:6379, rediss:// for TLS, redis-sentinel:// or \
+         redis-cluster://"
+        .to_owned())
+}
+
+/// Finds slips in a list of places. What is a host and what an address is the client's to say, which has the last word.
+fn check_places(text: &str) -> Result<(), String> {
+    for entry in text.split(',').map(str::trim) {
+        let place = entry.strip_prefix('!').unwrap_or(entry).trim_start();
+        if place.is_empty() {
+            return Err("an entry is empty; look for a comma too many".to_owned());
+        }
+        if place.contains("://") || place.contains(char::is_whitespace) {
+            return Err(format!("'{place}' is no host; write such as api.example.org, *.example.org or 10.0.0.0/8"));
+        }
+    }
+    Ok(())
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

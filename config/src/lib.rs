@@ -20,8 +20,8 @@ pub use load::Overrides;
 pub use problem::{Origin, Origins, Problem};
 pub use secret::Secret;
 pub use settings::{
-    AdminSettings, DataSettings, HttpSettings, LogFormat, LogSettings, ModelsSettings, NodeSettings, ResourcesSettings,
-    RunsSettings, Settings, ShutdownSettings, StoreSettings,
+    AdminSettings, ClusterSettings, DataSettings, EgressSettings, HttpSettings, LogFormat, LogSettings, ModelsSettings,
+    NodeSettings, RedisSettings, ResourcesSettings, RunsSettings, Settings, ShutdownSettings, StoreSettings,
 };
 pub use store_url::StoreUrl;
 

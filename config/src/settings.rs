@@ -2,12 +2,16 @@
 //!
 //! Never parses. Used by the loader, which fills them, and by the server.
 
+mod cluster;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::problem::Origins;
 use crate::store_url::StoreUrl;
+pub use cluster::{ClusterSettings, RedisSettings};
+pub(crate) use cluster::{check_labels, check_roles, check_seeds};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,6 +32,12 @@ pub struct Settings {
     pub runs: RunsSettings,
     /// Bounds of models.
     pub models: ModelsSettings,
+    /// This node among others.
+    pub cluster: ClusterSettings,
+    /// The store of short-lived things that nodes share.
+    pub redis: RedisSettings,
+    /// Calls to other services.
+    pub egress: EgressSettings,
     /// What is written to standard error.
     pub log: LogSettings,
     /// How the process ends.
@@ -113,6 +123,19 @@ pub struct ModelsSettings {
     pub cache_folder: Option<PathBuf>,
     /// Memory that models may take; 0 for no bound.
     pub memory_bytes: u64,
+}
+
+/// Calls to other services.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EgressSettings {
+    /// Where they may go: hosts, addresses and blocks with commas between; `!` before what is refused.
+    pub allow: String,
+    /// Calls under way at one time.
+    pub max_in_flight: u32,
+    /// Calls under way at one time to one host and port.
+    pub max_in_flight_per_host: u32,
+    /// Largest body of an answer.
+    pub max_answer_bytes: u64,
 }
 
 /// What is written to standard error.
@@ -209,6 +232,12 @@ impl Default for RunsSettings {
 impl Default for ModelsSettings {
     fn default() -> Self {
         Self { threads: 0, cache_folder: None, memory_bytes: 4 << 30 }
+    }
+}
+
+impl Default for EgressSettings {
+    fn default() -> Self {
+        Self { allow: "*".to_owned(), max_in_flight: 1024, max_in_flight_per_host: 256, max_answer_bytes: 8 << 20 }
     }
 }
 

@@ -81,9 +81,12 @@ fn later_layers_win() {
     assert_eq!(origin("data.folder"), "default");
     let table = settings.effective().to_string();
     assert_eq!(table.lines().count(), KEYS.len());
-    let line = table.lines().find(|line| line.starts_with("http.address")).unwrap();
-    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["http.address", "0.0.0.0:3", "command", "line", "--http"]);
-    assert!(table.contains("resources.folder          (none)"), "{table}");
+    let words = |key: &str| {
+        let line = table.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>()
+    };
+    assert_eq!(words("http.address"), ["http.address", "0.0.0.0:3", "command", "line", "--http"]);
+    assert_eq!(words("resources.folder"), ["resources.folder", "(none)", "default"]);
 }
 
 #[test]
@@ -164,6 +167,11 @@ fn single_mistakes_by_table() {
     for (file, words) in [
         ("http: {address: localhost:80}", "motet.yaml:1:17: http.address: 'localhost:80' is no address"),
         ("http:\n  address: [1]", "expected a single value"),
+        ("egress: {allow: 'a.example,'}", "a comma too many"),
+        ("egress: {allow: 'https://a.example'}", "'https://a.example' is no host"),
+        ("egress: {allow: 'a b'}", "'a b' is no host"),
+        ("egress: {max_answer_bytes: 1GiB}", "is out of bounds; it must be 1KiB to 16MiB"),
+        ("egress: {max_in_flight: 0}", "0 is out of bounds"),
         ("store: {url: 'mysql://u:secret@h/d'}", "'mysql' is no store that this version knows"),
         ("data: {folder: ~/motet}", "'~' is not expanded"),
         ("node: {name: a b}", "'a b' is no name"),
@@ -192,6 +200,7 @@ fn single_mistakes_by_table() {
         "http: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}",
         "log: {filter: 'warn,motet_actors=debug,hyper=off,[span{field=x}]=trace,motet'}",
         "runs: {shards: '16'}",
+        "egress: {allow: '*, !10.0.0.0/8,api.example.org'}",
         "store: {url: 'sqlite:/var/lib/motet'}",
         "store: {url: 'postgres://u:secret@h/d'}",
     ] {

@@ -85,16 +85,7 @@ pub async fn read_store(store: &dyn Store) -> Result<BTreeMap<String, Kept>> {
 }
 
 fn all_runs() -> RunQuery {
-    RunQuery {
-        namespace: Namespace::default(),
-        workflow: None,
-        states: vec![],
-        tag: None,
-        created_from: None,
-        created_before: None,
-        before: None,
-        limit: PAGE,
-    }
+    RunQuery::newest(Namespace::default(), PAGE)
 }
 
 async fn events_of(store: &dyn Store, run: RunId) -> Result<Vec<(Timestamp, Event)>> {

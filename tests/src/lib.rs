@@ -16,6 +16,7 @@ pub mod place;
 pub mod ports;
 pub mod scale;
 pub mod seed;
+pub mod service;
 pub mod simulation;
 pub mod skip;
 pub mod waiting;

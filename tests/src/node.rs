@@ -51,6 +51,16 @@ impl NodeSettings {
     }
 }
 
+/// Gives an empty database the schema of the binary under test.
+///
+/// # Errors
+/// When the binary refuses; with its words.
+pub fn migrate(url: &str) -> Result<()> {
+    let migrated = Command::new(place::motet()).arg("migrate").env("MOTET__STORE__URL", url).output()?;
+    ensure!(migrated.status.success(), "motet migrate: {}", String::from_utf8_lossy(&migrated.stderr));
+    Ok(())
+}
+
 /// A running (or killed) node. Its addresses stay the same over restarts.
 #[derive(Debug)]
 pub struct Node {

@@ -8,6 +8,8 @@
 
 #[path = "faults/clock.rs"]
 mod clock;
+#[path = "faults/cluster.rs"]
+mod cluster;
 #[path = "faults/cut.rs"]
 mod cut;
 #[path = "faults/database.rs"]

@@ -92,6 +92,10 @@ fn the_rules_find_what_they_forbid() {
         ("motet-server", "ractor", false),
         ("motet-actors", "ractor", true),
         ("motet-models", "sqlx", false),
+        ("motet-actors", "motet-cluster", true),
+        ("motet-cluster", "motet-store", true),
+        ("motet-cluster", "motet-actors", false),
+        ("motet-actors", "tonic", false),
     ] {
         assert_eq!(manifest::breaches(&[edge(from, to)]).is_empty(), fits, "{from} -> {to}");
     }

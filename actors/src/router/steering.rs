@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use motet_engine::access::{Action, Caller};
-use motet_engine::id::{RunId, ShardId};
+use motet_engine::id::RunId;
 use motet_engine::input::Input;
 use motet_engine::run::Fork;
 use motet_engine::value::Value;
@@ -15,6 +15,7 @@ use motet_store::port::IdempotencyKey;
 
 use super::{Begun, Router, SubmitError, allow};
 use crate::address::Address;
+use crate::driver::DriverError;
 use crate::message::{Answer, Ask, RouteError, RunAsk};
 
 /// How long the answer of a run is waited for.
@@ -84,6 +85,11 @@ impl Router {
 
     async fn steer(&self, caller: &Caller, action: Action, run: RunId, input: Input) -> Result<Answer, RouteError> {
         allow(caller, action)?;
+        // Another namespace's run must not be reached.
+        let head = self.runs.parts().store.head(run).await.map_err(DriverError::from)?;
+        if head.is_none_or(|head| head.namespace != caller.namespace) {
+            return Err(RouteError::Unknown(run.to_string()));
+        }
         self.ask(caller, &Address::Run(run), Ask::Run(RunAsk::Input(input)), PATIENCE).await
     }
 
@@ -94,13 +100,12 @@ impl Router {
     pub async fn fork(&self, caller: &Caller, source: RunId, request: ForkRequest) -> Result<Begun, SubmitError> {
         self.check_room(caller)?;
         let source = self.read_run(caller, source).await?;
-        let at = self.clock.now();
         // The new run goes its own way: also to a shard of its own.
-        let shard = ShardId(u16::try_from(self.entropy.next() % u64::from(self.runs.shards().max(1))).unwrap_or(0));
-        let id = RunId::new(at, shard, self.entropy.next());
+        let id = self.new_run_id();
         let ForkRequest { step, input, outputs, idempotency } = request;
-        let fork = Fork { step, input, outputs, by: caller.principal.clone(), trace: caller.trace, at };
-        let (run, events) = source.fork(id, fork)?;
+        let fork =
+            Fork { step, input, outputs, by: caller.principal.clone(), trace: caller.trace, at: self.clock.now() };
+        let (run, events) = source.fork(id, fork, self.runs.shards())?;
         self.admit(run, events, idempotency, false).await
     }
 }

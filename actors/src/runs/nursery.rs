@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::{Runs, Slot};
 use crate::address::Address;
+use crate::message::RouteError;
 use crate::supervisor::Nursery;
 
 /// What the supervisor of runs needs to know.
@@ -17,7 +18,11 @@ pub(crate) struct RunNursery(pub(crate) Arc<Runs>);
 impl Nursery for RunNursery {
     async fn revive(&self, child: &Address) -> Result<(), String> {
         let Address::Run(run) = child else { return Ok(()) };
-        self.0.activate(*run).await.map_err(|error| error.to_string())
+        match self.0.activate(*run).await {
+            // Its shard has moved: whoever owns it now brings it up.
+            Ok(()) | Err(RouteError::NotOwner) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     fn ended(&self, child: &Address) {

@@ -11,7 +11,7 @@ use motet_engine::run::Run;
 use super::Runs;
 use crate::gate::Group;
 pub use crate::gate::Place;
-use crate::message::RunAsk;
+use crate::message::{RouteError, RunAsk};
 use crate::router::system_caller;
 
 impl Runs {
@@ -34,6 +34,12 @@ impl Runs {
         if let Some(group) = self.limits.leave(run) {
             self.let_in(group, false);
         }
+    }
+
+    /// Whether a run waits for its turn.
+    #[must_use]
+    pub fn waits_for_turn(&self, run: RunId) -> bool {
+        self.limits.is_waiting(run)
     }
 
     /// Where a run stands that waits for its turn.
@@ -65,10 +71,16 @@ impl Runs {
     /// Goes on with a run that was let in.
     async fn proceed(self: &Arc<Self>, run: RunId) {
         let caller = system_caller(motet_engine::id::Namespace::default());
-        if let Err(error) = self.ask(&caller, run, RunAsk::Proceed).await {
+        let asked = self.ask(&caller, run, RunAsk::Proceed).await;
+        if let Err(error) = asked.map(drop).or_else(unless_moved) {
             tracing::warn!(%run, %error, "a run whose turn has come cannot be brought up; it is tried again later");
             self.give_up_turn(run);
-            self.leave_for_later();
+            self.backlog.leave(run.shard());
         }
     }
+}
+
+/// A run whose shard has moved has its turn where it is now.
+fn unless_moved(error: RouteError) -> Result<(), RouteError> {
+    if matches!(error, RouteError::NotOwner) { Ok(()) } else { Err(error) }
 }

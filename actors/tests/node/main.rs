@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests may fail loudly")]
 
+mod cluster;
+mod egress;
 mod limits;
 mod schedules;
 mod steering;

@@ -24,16 +24,7 @@ catch_up: {window: 1m}
 
 async fn begun(node: &Node) -> Vec<RunHead> {
     let tag = Some("schedule:each-second".to_owned());
-    let query = RunQuery {
-        namespace: Namespace::default(),
-        workflow: None,
-        states: vec![],
-        tag,
-        created_from: None,
-        created_before: None,
-        before: None,
-        limit: 1_000,
-    };
+    let query = RunQuery { tag, ..RunQuery::newest(Namespace::default(), 1_000) };
     node.store().list(&query).await.unwrap()
 }
 

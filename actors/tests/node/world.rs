@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use motet_actors::egress::EgressLimits;
 use motet_actors::node::{Node, NodeParts};
 use motet_actors::ports::{SystemClock, SystemEntropy};
 use motet_actors::router::SubmitRequest;
@@ -11,6 +12,7 @@ use motet_engine::definition::document::parse_definitions;
 use motet_engine::id::{Name, Namespace, RunId};
 use motet_engine::run::Run;
 use motet_engine::trace::TraceContext;
+use motet_models::egress::{AllowList, ReqwestCaller};
 use motet_models::fake::FakeBackend;
 use motet_models::source::ArtefactCache;
 use motet_store::memory::MemoryStore;
@@ -44,23 +46,38 @@ impl World {
         self.node_on(Arc::new(store), 1_000, 1_000).await
     }
 
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// A node among others, which is given shards.
+    pub(crate) async fn member(&self, shards: u16) -> Node {
+        let parts = self.parts(Arc::clone(&self.store), 1_000, 1_000);
+        Node::start(NodeParts { shards, alone: false, ..parts }).await.unwrap()
+    }
+
     pub(crate) async fn node_on(&self, store: Arc<dyn Store>, max_live: usize, max_unfinished: u64) -> Node {
-        Node::start(NodeParts {
+        Node::start(self.parts(store, max_live, max_unfinished)).await.unwrap()
+    }
+
+    fn parts(&self, store: Arc<dyn Store>, max_live: usize, max_unfinished: u64) -> NodeParts {
+        NodeParts {
             name: "test".into(),
             store,
             clock: Arc::new(SystemClock::default()),
             entropy: Arc::new(SystemEntropy),
             model_backends: vec![Arc::new(FakeBackend::new())],
             vector_backends: vec![Arc::new(EmbeddedBackend::new(self.folder.path().join("indexes")))],
+            http_caller: Arc::new(ReqwestCaller::new(AllowList::default(), 1 << 20)),
+            egress: EgressLimits { in_flight: 6, in_flight_per_host: 4 },
             artefacts: Arc::new(ArtefactCache::new(self.folder.path().join("artefacts"))),
             model_memory: 0,
             shards: 4,
             max_live,
             max_unfinished,
             recovery_per_second: 10_000,
-        })
-        .await
-        .unwrap()
+            alone: true,
+        }
     }
 }
 

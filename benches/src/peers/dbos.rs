@@ -13,11 +13,11 @@ use serde_json::json;
 
 use super::postgres::Postgres;
 use super::process::Process;
-use super::{Running, Started, install};
+use super::{Running, install};
 use crate::echo;
 use crate::load::Work;
 
-pub(super) async fn start(folder: &Path, echo: Option<&str>) -> Result<Started> {
+pub(super) async fn start(folder: &Path, echo: Option<&str>) -> Result<Running> {
     let postgres = Postgres::start(folder).await?;
     let listen = free_address();
     let mut command = Command::new("node");
@@ -33,7 +33,7 @@ pub(super) async fn start(folder: &Path, echo: Option<&str>) -> Result<Started> 
         body: r#"{"text":"what the first step is asked"}"#.to_owned(),
         good: good(),
     };
-    Ok(Started::Running(Box::new(Running::of_processes(work, vec![app, postgres.process]))))
+    Ok(Running::of_processes(work, vec![app, postgres.process]))
 }
 
 /// What a run's output holds, whether its last step answered in process or was the echo server's JSON text.

@@ -14,6 +14,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use motet_tests::ports::free_address;
 use rustix::process::{Signal, geteuid};
+use sqlx::{Connection, PgConnection};
 
 use super::process::Process;
 
@@ -61,14 +62,22 @@ impl Postgres {
         // SIGINT is PostgreSQL's fast shutdown: it waits for no client.
         let mut process = Process::start("postgres", &mut server, folder, Signal::INT)?;
         process.listens(address).await?;
+        let url = url(&password, address, "postgres");
+        // It listens a while before it lets anybody in.
+        let connection = process.until_some(async || PgConnection::connect(&url).await.ok()).await?;
+        connection.close().await?;
         Ok(Self { process, address, password })
     }
 
     /// The URL of a database.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres:{}@{}/{database}", self.password, self.address)
+        url(&self.password, self.address, database)
     }
+}
+
+fn url(password: &str, address: SocketAddr, database: &str) -> String {
+    format!("postgres://postgres:{password}@{address}/{database}")
 }
 
 /// Fails where there is no PostgreSQL to start.

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::process::Process;
-use super::{Running, Started, dbos, install};
+use super::{Running, dbos, install};
 use crate::load::{KEY, Work};
 
 /// What is tuned.
@@ -31,7 +31,7 @@ impl Settings {
     pub const TUNED: Self = Self { partitions: Some(2), nodelay: true };
 }
 
-pub(super) async fn start(folder: &Path, settings: Settings, echo: Option<&str>) -> Result<Started> {
+pub(super) async fn start(folder: &Path, settings: Settings, echo: Option<&str>) -> Result<Running> {
     let [ingress, admin, between_nodes, listen] = std::array::from_fn(|_| free_address());
     let mut service = Command::new(install::restate_service());
     service.env("LISTEN", listen.to_string()).env("NODELAY", if settings.nodelay { "1" } else { "0" });
@@ -51,7 +51,7 @@ pub(super) async fn start(folder: &Path, settings: Settings, echo: Option<&str>)
     first.await.context("no first run")?;
     let work =
         Work { to: ingress, path: path(KEY), body: "\"what the first step is asked\"".to_owned(), good: dbos::good() };
-    Ok(Started::Running(Box::new(Running::of_processes(work, vec![server, service]))))
+    Ok(Running::of_processes(work, vec![server, service]))
 }
 
 fn server(folder: &Path, settings: Settings, [ingress, admin, between_nodes]: [SocketAddr; 3]) -> Result<Process> {

@@ -18,8 +18,10 @@
 //!   asks it at once. So it comes back into the hands of who leads.
 //!
 //! Two who reach for the term at once, when clocks do not run alike, still get two terms, of which the later one counts:
-//! that costs a needless hand-over and no correctness. Never says that a node leads past four fifths of a lease, counted from before the
-//! request that got or renewed it was sent. Used by the loop in `leader` and by its simulation.
+//! that costs a needless hand-over and no correctness. Never says that a node leads past four fifths of a lease, counted
+//! from before the request that got or renewed it was sent. Used by the loop in `leader` and by its simulation.
+
+mod words;
 
 use std::time::Duration;
 
@@ -27,8 +29,8 @@ use motet_store::port::Term;
 
 use super::clock::Moment;
 use super::draw::Draw;
-use super::exchange::{Answer, Input, News, RedisRequest, Request, Step, StoreRequest};
 use super::settings::LeaderSettings;
+pub(super) use words::{Answer, Input, News, RedisRequest, Request, Step, StoreRequest};
 
 /// The election as one node sees it.
 #[derive(Debug)]

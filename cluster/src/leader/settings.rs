@@ -9,7 +9,7 @@ use motet_engine::id::Name;
 use super::LeaderError;
 
 /// The usual role.
-const ROLE: &str = "leader";
+pub const ROLE: &str = "leader";
 
 /// How the leader is elected. All nodes must have the same values.
 #[derive(Clone, PartialEq, Eq, Debug)]

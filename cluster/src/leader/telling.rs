@@ -4,7 +4,7 @@
 
 use motet_engine::id::Name;
 
-use super::exchange::{Answer, News};
+use super::election::{Answer, News};
 
 /// Counts an answer of one side.
 pub(super) fn count(side: &'static str, answer: &Answer) {

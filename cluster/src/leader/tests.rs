@@ -6,7 +6,7 @@ use motet_store::memory::{MemoryStore, MemoryVolatile};
 use motet_store::port::Store;
 use tokio::time::timeout;
 
-use super::exchange::News;
+use super::election::News;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// Largest datagram in bytes, as large as UDP allows.
-pub const MAX_DATAGRAM_BYTES: usize = 65_507;
+use crate::link::gossip::Gossip;
+pub use crate::link::gossip::MAX_DATAGRAM_BYTES;
 
 /// Sends and receives datagrams as one node. Datagrams may be lost, late, doubled and out of order.
 #[async_trait]
@@ -20,4 +20,16 @@ pub trait Datagrams: Send + Sync + 'static {
     /// The next datagram and the address at which its sender listens; none when this end was closed. May be dropped
     /// while it waits, and is called by one at a time.
     async fn receive(&self) -> Option<(SocketAddr, Bytes)>;
+}
+
+/// Gossip on the streams of the link.
+#[async_trait]
+impl Datagrams for Gossip {
+    fn send(&self, to: SocketAddr, bytes: Bytes) -> bool {
+        Self::send(self, to, bytes)
+    }
+
+    async fn receive(&self) -> Option<(SocketAddr, Bytes)> {
+        Self::receive(self).await
+    }
 }

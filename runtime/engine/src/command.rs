@@ -76,4 +76,9 @@ pub enum Work {
         /// Evaluated arguments.
         with: Value,
     },
+    /// Send an HTTP request.
+    Http {
+        /// Evaluated arguments.
+        with: Value,
+    },
 }

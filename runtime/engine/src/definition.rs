@@ -8,6 +8,7 @@ mod call;
 mod diagnostic;
 pub mod document;
 mod fields;
+mod http;
 mod index;
 mod json_schema;
 mod limits;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use diagnostic::{Diagnostic, MAX_DIAGNOSTICS};
 pub use document::{parse_definition_value, parse_definitions};
+pub use http::{CONNECTION_HEADERS, HTTP_METHODS, HTTP_SCHEMES, is_header_name, is_header_value};
 pub use json_schema::json_schema;
 pub use limits::{Limits, Rate, WorkflowLimits};
 pub use schedule::{CatchUp, Overlap, ScheduleDefinition};
@@ -203,6 +205,12 @@ pub enum Call {
         /// Arguments by name.
         with: Template,
     },
+    /// Sends an HTTP request: `with: {method, url, headers, query, body, timeout}`; the output is
+    /// `{status, headers, body}`.
+    Http {
+        /// Arguments by name.
+        with: Template,
+    },
     /// Waits for a time: `with: {for: 2h}` or `with: {until: 2026-12-24T09:00:00Z}`; the output is `{until}`.
     Wait {
         /// The time.
@@ -230,6 +238,7 @@ impl Call {
             | Self::Parse { with, .. }
             | Self::VectorQuery { with }
             | Self::VectorUpsert { with }
+            | Self::Http { with }
             | Self::Wait { with }
             | Self::Signal { with, .. } => with,
         }
@@ -245,6 +254,7 @@ impl Call {
             Self::Parse { .. } => "parse",
             Self::VectorQuery { .. } => "vector.query",
             Self::VectorUpsert { .. } => "vector.upsert",
+            Self::Http { .. } => "http",
             Self::Wait { .. } => "wait",
             Self::Signal { .. } => "signal",
         }

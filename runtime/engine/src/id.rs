@@ -18,6 +18,25 @@ pub const MAX_SHARDS: u16 = 4096;
 #[serde(transparent)]
 pub struct ShardId(pub u16);
 
+impl ShardId {
+    /// The shard, of so many, of what these names stand for: the same in every process and every version.
+    #[must_use]
+    pub fn of(names: &[&[u8]], shards: u16) -> Self {
+        Self(u16::try_from((spread(names) >> 32) % u64::from(shards.max(1))).unwrap_or(0))
+    }
+}
+
+/// Names as one number: FNV-1a with a zero byte, which no name holds, between them.
+pub(crate) fn spread(names: &[&[u8]]) -> u64 {
+    const PRIME: u64 = 0x0000_0100_0000_01B3;
+    let mut hash = 0xCBF2_9CE4_8422_2325u64;
+    for (place, name) in names.iter().enumerate() {
+        let between: &[u8] = if place > 0 { &[0] } else { &[] };
+        hash = between.iter().chain(*name).fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME));
+    }
+    hash
+}
+
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
@@ -71,6 +90,13 @@ impl RunId {
     #[must_use]
     pub fn shard(self) -> ShardId {
         ShardId((self.0 >> 64) as u16 & (MAX_SHARDS - 1))
+    }
+
+    /// The same id on another shard.
+    #[must_use]
+    pub fn on(self, shard: ShardId) -> Self {
+        let place = u128::from(MAX_SHARDS - 1) << 64;
+        Self(self.0 & !place | u128::from(shard.0) << 64 & place)
     }
 
     /// The time of creation that the id carries; of a scheduled run, the time at which it was to begin.

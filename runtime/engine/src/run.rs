@@ -203,6 +203,7 @@ impl Run {
             }
             (Call::VectorQuery { .. }, _) => Work::VectorQuery { with },
             (Call::VectorUpsert { .. }, _) => Work::VectorUpsert { with },
+            (Call::Http { .. }, _) => Work::Http { with },
             (Call::Model { model, .. }, _) => Work::Model { model: model.clone(), with },
             // Never owed: pure calls are carried out by `decide` itself, and a wait is no call.
             (

@@ -154,6 +154,24 @@ fn waits_signals_and_limits_are_read_whole() {
 }
 
 #[test]
+fn http_calls_are_read_whole() {
+    let definitions = valid("http.yaml");
+    let Definition::Workflow(workflow) = &definitions[0] else { panic!("not a workflow") };
+    let names: Vec<_> = workflow.steps.iter().map(|step| (&*step.name, step.call.kind())).collect();
+    assert_eq!(names, ["plain", "whole", "dynamic", "given", "each"].map(|name| (name, "http")));
+    let whole = workflow.step("whole").unwrap().1;
+    assert_eq!(
+        whole.call.with().keys().unwrap_or_default(),
+        ["body", "headers", "method", "query", "timeout", "url"],
+        "keys of 'with' come in their own order"
+    );
+    assert_eq!((whole.timeout.unwrap().as_secs(), whole.retry.max_attempts), (10, 5));
+    let dynamic = workflow.step("dynamic").unwrap().1;
+    assert_eq!(dynamic.needs, [workflow.step("plain").unwrap().0], "needs follow from the body");
+    assert!(!workflow.step("each").unwrap().1.call.is_pure());
+}
+
+#[test]
 fn schedules_are_read_whole() {
     let definitions = valid("waiting.yaml");
     let schedules: Vec<_> = definitions

@@ -1,7 +1,7 @@
-//! Work being done: the seam behind which models run, and the backends behind it.
+//! Work being done: the seams behind which models run and other services are called, and what is behind them.
 //!
-//! Knows neither runs nor actors. Used by the actors through the traits in `port`, and by the server, which chooses
-//! the backends.
+//! Knows neither runs nor actors. Used by the actors through the traits in `port` and `egress`, and by the server,
+//! which chooses the backends.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
 
@@ -9,6 +9,7 @@ pub mod burn;
 pub mod call;
 #[cfg(test)]
 mod contract;
+pub mod egress;
 mod failure;
 pub mod fake;
 pub mod port;

@@ -3,6 +3,7 @@
 //! Never decides about runs and never reads settings' files. Used by `motet serve`, by the demo and by tests.
 
 mod adapters;
+mod cluster;
 mod migration;
 mod resources;
 mod retention;
@@ -21,6 +22,7 @@ use crate::http::listener::{self, Listener};
 use crate::http::{App, Surface};
 use crate::shutdown;
 use crate::telemetry;
+use cluster::Membership;
 use motet_config::Settings;
 
 pub use migration::{Migrated, migrate};
@@ -31,6 +33,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// A node that serves.
 pub struct RunningServer {
     node: Node,
+    membership: Option<Membership>,
     app: Arc<App>,
     http: Listener,
     admin: Listener,
@@ -79,6 +82,10 @@ impl RunningServer {
         self.app.stopping.cancel();
         // Requests that wait for their runs are answered while those runs may still end.
         self.http.stop(grace).await;
+        if let Some(membership) = self.membership {
+            // Others go on with the runs at once, so they need not end here first.
+            membership.leave(deadline.saturating_duration_since(Instant::now())).await;
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let stopped = self.node.stop(left).await;
         self.background.cancel();
@@ -111,6 +118,13 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningServer> {
         let _ = node.stop(Duration::ZERO).await;
         return Err(error);
     }
+    let membership = match Membership::join(&settings, &node).await {
+        Ok(membership) => membership,
+        Err(error) => {
+            let _ = node.stop(Duration::ZERO).await;
+            return Err(error);
+        }
+    };
     let tasks = vec![
         tokio::spawn(retention::run(Arc::clone(node.store()), settings.runs.retention, background.clone())),
         tokio::spawn(telemetry::metrics::run(metrics, background.clone())),
@@ -118,7 +132,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningServer> {
     let http = http.serve(Surface::Api, &app);
     let admin = admin.serve(Surface::Admin, &app);
     tracing::info!(http = %http.address(), admin = %admin.address(), store = %settings.store.url, "serving");
-    Ok(RunningServer { node, app, http, admin, background, tasks })
+    Ok(RunningServer { node, membership, app, http, admin, background, tasks })
 }
 
 /// Serves until the process is asked to end or the node breaks. A second request to end takes effect at once.

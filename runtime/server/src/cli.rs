@@ -6,6 +6,7 @@
 mod apply;
 mod check;
 pub(crate) mod client;
+mod cluster;
 mod config;
 pub(crate) mod definitions;
 mod events;
@@ -97,6 +98,8 @@ enum Command {
     Indexes(indexes::IndexesArgs),
     /// Bring a shared database up to the schema of this version.
     Migrate(migrate::MigrateArgs),
+    /// See the nodes together: who lives, who leads, who serves what.
+    Cluster(cluster::ClusterArgs),
     /// See and check settings.
     Config(config::ConfigArgs),
     /// Say which version this is.
@@ -170,6 +173,7 @@ fn execute(context: &Context, command: Command) -> CliResult {
             Command::Schedules(args) => Box::pin(schedules::execute(context, args)).await,
             Command::Models(args) => Box::pin(models::execute(context, args)).await,
             Command::Indexes(args) => Box::pin(indexes::execute(context, args)).await,
+            Command::Cluster(args) => Box::pin(cluster::execute(context, args)).await,
             Command::Migrate(args) => Box::pin(migrate::execute(context, args)).await,
             Command::Config(args) => config::execute(context, args),
             Command::Version => version(context),

@@ -5,6 +5,7 @@
 mod actors;
 mod body;
 mod check;
+mod cluster;
 mod context;
 mod definitions;
 mod document;
@@ -173,7 +174,7 @@ fn api() -> axum::Router<Arc<App>> {
         .route("/api/v1/check", post(check::check))
         .route("/api/v1/runs", get(runs::list))
         .route("/api/v1/runs/{id}", get(runs::show))
-        .route("/api/v1/runs/{id}/cancel", post(runs::cancel))
+        .route("/api/v1/runs/{id}/cancel", post(steering::cancel))
         .route("/api/v1/runs/{id}/pause", post(steering::pause))
         .route("/api/v1/runs/{id}/resume", post(steering::resume))
         .route("/api/v1/runs/{id}/retry", post(steering::retry))
@@ -182,6 +183,7 @@ fn api() -> axum::Router<Arc<App>> {
         .route("/api/v1/runs/{id}/events", get(events::events))
         .route("/api/v1/runs/{id}/why", get(why::why))
         .route("/api/v1/actors", get(actors::list))
+        .route("/api/v1/cluster", get(cluster::show))
         .route("/api/v1/node", get(node::show))
         .route("/openapi.json", get(document::show))
 }

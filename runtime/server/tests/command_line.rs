@@ -50,7 +50,7 @@ fn check_tells_every_mistake_with_its_place_and_a_caret() {
 ./a.yaml:4:3: the step 'embed' needs 'call'
  4 |   embed:
    |   ^
-   = one of model, prompt, transform, parse, vector.query, vector.upsert, wait, signal
+   = one of model, prompt, transform, parse, vector.query, vector.upsert, http, wait, signal
 ./a.yaml:5:5: the step 'embed' has no key 'cal'
  5 |     cal: model
    |     ^

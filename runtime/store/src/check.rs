@@ -6,7 +6,8 @@ use motet_engine::id::{Epoch, RunId, Seq, ShardId};
 
 use crate::StoreError;
 use crate::port::{
-    Admission, Append, Entry, HeadChange, Incarnation, MAX_HINT_BYTES, OutboxRow, StoredDefinition, VolatileError,
+    Admission, Append, Assignment, Entry, HeadChange, Incarnation, MAX_HINT_BYTES, OutboxRow, StoredDefinition,
+    VolatileError,
 };
 
 /// Largest payload of one entry, snapshot or blob, in bytes.
@@ -52,6 +53,11 @@ fn outbox(row: &OutboxRow) -> Result<(), StoreError> {
 /// Refuses a definition that no store could keep.
 pub(crate) fn definition(definition: &StoredDefinition) -> Result<(), StoreError> {
     text("version", &definition.version)
+}
+
+/// Refuses a plan that no store could keep.
+pub(crate) fn plan(plan: &[Assignment]) -> Result<(), StoreError> {
+    plan.iter().try_for_each(|wanted| text("node's name", &wanted.target))
 }
 
 /// Refuses bytes that are too many for one row.

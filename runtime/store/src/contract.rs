@@ -13,6 +13,7 @@ mod outbox;
 mod query;
 mod redis_server;
 mod schema;
+mod shard;
 mod volatile;
 
 use std::sync::Arc;
@@ -56,7 +57,12 @@ checks! {
         only_the_owner_forgets_records, positions_are_never_given_twice, many_writers_leave_no_gap;
     lease: one_leads_at_a_time, terms_only_rise, a_leader_prolongs_its_lease, of_many_one_wins,
         a_lease_that_nearly_ended_can_be_taken, of_many_usurpers_each_has_its_term,
-        every_boot_has_its_number, a_fenced_node_writes_no_more, a_new_boot_fences_the_one_before;
+        every_boot_has_its_number, a_fenced_node_writes_no_more, a_new_boot_fences_the_one_before,
+        only_expired_lives_are_fenced_as_expired;
+    shard: rows_are_there_from_the_beginning, a_shard_is_taken_under_its_epoch, only_a_fenced_owner_is_succeeded,
+        a_fenced_life_takes_nothing, of_many_takers_each_shard_has_one, a_released_epoch_is_over,
+        only_its_owner_releases_a_shard, takers_are_their_own_target, a_leader_whose_term_is_over_assigns_nothing,
+        a_plan_for_another_epoch_is_dropped, changes_are_read_by_version, a_claim_respects_the_living;
 }
 
 /// The time at which every check begins.

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod port;
 pub mod postgres;
 pub mod redis;
+mod shard_map;
 pub mod sqlite;
 
 pub use error::{ErrorClass, StoreError};

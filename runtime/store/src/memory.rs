@@ -10,7 +10,7 @@ mod volatile;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,19 +20,27 @@ use motet_engine::value::BlobRef;
 use sha2::{Digest, Sha256};
 
 use crate::port::{
-    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation, Leader,
-    LeaseStore, LiveNode, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore, ShardStore, Snapshot,
-    Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
+    Admission, Admitted, Append, Assignment, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation,
+    Leader, LeaseStore, LiveNode, MapVersion, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore,
+    ShardRow, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
 };
 use crate::{StoreError, check};
 use state::State;
 pub use volatile::MemoryVolatile;
 
 /// A [`Store`] that lives as long as the process.
-#[derive(Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
     closed: AtomicBool,
+    /// Time since some beginning, for leases.
+    clock: Box<dyn Fn() -> Duration + Send + Sync>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        let begun = Instant::now();
+        Self::with_clock(move || begun.elapsed())
+    }
 }
 
 impl MemoryStore {
@@ -40,6 +48,13 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store whose leases run by a clock of the caller's, which tells the time since some beginning and never
+    /// goes back: for simulations.
+    #[must_use]
+    pub fn with_clock(clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self { state: Mutex::default(), closed: AtomicBool::new(false), clock: Box::new(clock) }
     }
 
     fn read(&self) -> MutexGuard<'_, State> {
@@ -114,11 +129,41 @@ impl TimerStore for MemoryStore {
 #[async_trait]
 impl ShardStore for MemoryStore {
     async fn claim(&self, shard: ShardId, _owner: &str) -> Result<Epoch, StoreError> {
-        Ok(self.write()?.claim(shard))
+        self.write()?.claim(shard, (self.clock)())
     }
 
     async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
-        Ok(self.read().epoch(shard))
+        Ok(self.read().shards.epoch(shard))
+    }
+
+    async fn map_version(&self) -> Result<MapVersion, StoreError> {
+        Ok(self.read().shards.version())
+    }
+
+    async fn shards(&self, count: u16, after: Option<MapVersion>) -> Result<(MapVersion, Vec<ShardRow>), StoreError> {
+        let state = self.read();
+        Ok((state.shards.version(), state.shards.rows(count, after)))
+    }
+
+    async fn assign(&self, role: &Name, term: Term, plan: &[Assignment]) -> Result<bool, StoreError> {
+        check::plan(plan)?;
+        Ok(self.write()?.assign(role, term, plan))
+    }
+
+    async fn take(
+        &self,
+        shards: &[(ShardId, Epoch)],
+        incarnation: Incarnation,
+    ) -> Result<Vec<(ShardId, Epoch)>, StoreError> {
+        Ok(self.write()?.take(shards, incarnation))
+    }
+
+    async fn release(
+        &self,
+        shards: &[(ShardId, Epoch)],
+        incarnation: Incarnation,
+    ) -> Result<Vec<(ShardId, Epoch)>, StoreError> {
+        Ok(self.write()?.release(shards, incarnation))
     }
 }
 
@@ -176,7 +221,7 @@ impl OutboxStore for MemoryStore {
 #[async_trait]
 impl LeaseStore for MemoryStore {
     async fn lead(&self, role: &Name, holder: &str, lease: Duration) -> Result<Option<Term>, StoreError> {
-        Ok(self.write()?.leases.lead(role, holder, lease))
+        Ok(self.write()?.leases.lead(role, holder, (self.clock)(), lease))
     }
 
     async fn usurp(
@@ -186,11 +231,11 @@ impl LeaseStore for MemoryStore {
         lease: Duration,
         left: Duration,
     ) -> Result<Option<Term>, StoreError> {
-        Ok(self.write()?.leases.usurp(role, holder, lease, left))
+        Ok(self.write()?.leases.usurp(role, holder, (self.clock)(), lease, left))
     }
 
     async fn renew_lead(&self, role: &Name, term: Term, lease: Duration) -> Result<bool, StoreError> {
-        Ok(self.write()?.leases.renew_lead(role, term, lease))
+        Ok(self.write()?.leases.renew_lead(role, term, (self.clock)(), lease))
     }
 
     async fn resign(&self, role: &Name, term: Term) -> Result<(), StoreError> {
@@ -199,16 +244,16 @@ impl LeaseStore for MemoryStore {
     }
 
     async fn leader(&self, role: &Name) -> Result<Option<Leader>, StoreError> {
-        Ok(self.read().leases.leader(role))
+        Ok(self.read().leases.leader(role, (self.clock)()))
     }
 
     async fn register(&self, node: &str, address: &str, lease: Duration) -> Result<Incarnation, StoreError> {
         check::node(node, address)?;
-        Ok(self.write()?.leases.register(node, address, lease))
+        Ok(self.write()?.leases.register(node, address, (self.clock)(), lease))
     }
 
     async fn renew(&self, incarnation: Incarnation, lease: Duration) -> Result<bool, StoreError> {
-        Ok(self.write()?.leases.renew(incarnation, lease))
+        Ok(self.write()?.leases.renew(incarnation, (self.clock)(), lease))
     }
 
     async fn fence(&self, incarnation: Incarnation) -> Result<(), StoreError> {
@@ -216,8 +261,12 @@ impl LeaseStore for MemoryStore {
         Ok(())
     }
 
+    async fn fence_expired(&self, incarnation: Incarnation) -> Result<bool, StoreError> {
+        Ok(self.write()?.leases.fence_expired(incarnation, (self.clock)()))
+    }
+
     async fn live(&self) -> Result<Vec<LiveNode>, StoreError> {
-        Ok(self.read().leases.live())
+        Ok(self.read().leases.live((self.clock)()))
     }
 }
 

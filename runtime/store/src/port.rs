@@ -5,6 +5,7 @@
 
 mod lease;
 mod outbox;
+mod shard;
 mod volatile;
 
 use async_trait::async_trait;
@@ -16,6 +17,7 @@ use motet_engine::value::BlobRef;
 use crate::StoreError;
 pub use lease::{Incarnation, Leader, LeaseStore, LiveNode, Term};
 pub use outbox::{OutboxRecord, OutboxRow, OutboxStore};
+pub use shard::{Assignment, MapVersion, ShardOwner, ShardRow, ShardStore};
 pub use volatile::{
     Cache, CacheKey, Claim, Claimed, HINTS_WAITING, Hint, HintReceiver, Hints, Holding, Lease, MAX_HINT_BYTES,
     Volatile, VolatileError,
@@ -211,6 +213,23 @@ pub struct RunQuery {
     pub limit: u32,
 }
 
+impl RunQuery {
+    /// The newest runs of a namespace, whatever they are.
+    #[must_use]
+    pub fn newest(namespace: Namespace, limit: u32) -> Self {
+        Self {
+            namespace,
+            workflow: None,
+            states: vec![],
+            tag: None,
+            created_from: None,
+            created_before: None,
+            before: None,
+            limit,
+        }
+    }
+}
+
 /// Journal and heads of runs.
 #[async_trait]
 pub trait RunStore: Send + Sync + 'static {
@@ -255,16 +274,6 @@ pub trait TimerStore: Send + Sync + 'static {
 
     /// The earliest `wake_at` of a shard.
     async fn next_wake(&self, shard: ShardId) -> Result<Option<Timestamp>, StoreError>;
-}
-
-/// Who owns which shard, by epoch.
-#[async_trait]
-pub trait ShardStore: Send + Sync + 'static {
-    /// Takes a shard over: raises its epoch by one and fences every earlier owner.
-    async fn claim(&self, shard: ShardId, owner: &str) -> Result<Epoch, StoreError>;
-
-    /// The shard's present epoch; 0 before the first claim.
-    async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError>;
 }
 
 /// Which kind of definition a stored document is.

@@ -10,6 +10,7 @@
 
 mod batch;
 mod definition;
+mod fullness;
 mod key;
 mod lease;
 mod link;
@@ -22,6 +23,7 @@ mod queue;
 mod reader;
 mod retention;
 mod schema;
+mod shard;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -43,9 +45,9 @@ use sqlx::Executor;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
 use crate::port::{
-    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation, Leader,
-    LeaseStore, LiveNode, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore, ShardStore, Snapshot,
-    Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
+    Admission, Admitted, Append, Assignment, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation,
+    Leader, LeaseStore, LiveNode, MapVersion, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore,
+    ShardRow, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
 };
 use crate::{StoreError, check};
 pub use options::PostgresOptions;
@@ -53,9 +55,9 @@ use queue::{Op, Outcome, Queue, Status, WRITERS};
 use retention::Horizon;
 use writer::Writer;
 
-/// Connections for leases, definitions and forgetting, apart from the readers: a long list must not cost a node its
-/// lease.
-const CONTROLS: u32 = 2;
+/// Connections for leases, shards, definitions and forgetting, apart from the readers: a long list must not cost a node
+/// its lease, nor must one that forgets and one that waits for a shard.
+const CONTROLS: u32 = 3;
 
 /// Longest wait for a free connection of a pool.
 const POOL_WAIT: Duration = Duration::from_secs(5);
@@ -103,7 +105,7 @@ impl PostgresStore {
         let (queue, taken) = Queue::new(Arc::clone(&status));
         let slot = free_slot();
         for (place, writes) in (0..).zip(taken) {
-            let writer = Writer::new(Arc::clone(&options), writes, Arc::clone(&status), slot + place);
+            let writer = Writer::new(Arc::clone(&options), writes, Arc::clone(&status), slot, place);
             let status = Arc::clone(&status);
             tokio::spawn(async move {
                 if AssertUnwindSafe(writer.run()).catch_unwind().await.is_err() {
@@ -218,6 +220,35 @@ impl ShardStore for PostgresStore {
     async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
         reader::epoch(&self.readers, shard).await
     }
+
+    async fn map_version(&self) -> Result<MapVersion, StoreError> {
+        shard::version(&self.controls).await
+    }
+
+    async fn shards(&self, count: u16, after: Option<MapVersion>) -> Result<(MapVersion, Vec<ShardRow>), StoreError> {
+        shard::rows(&self.controls, count, after).await
+    }
+
+    async fn assign(&self, role: &Name, term: Term, plan: &[Assignment]) -> Result<bool, StoreError> {
+        check::plan(plan)?;
+        shard::assign(self.open_controls()?, role, term, plan).await
+    }
+
+    async fn take(
+        &self,
+        shards: &[(ShardId, Epoch)],
+        incarnation: Incarnation,
+    ) -> Result<Vec<(ShardId, Epoch)>, StoreError> {
+        shard::take(self.open_controls()?, shards, incarnation).await
+    }
+
+    async fn release(
+        &self,
+        shards: &[(ShardId, Epoch)],
+        incarnation: Incarnation,
+    ) -> Result<Vec<(ShardId, Epoch)>, StoreError> {
+        shard::release(self.open_controls()?, shards, incarnation).await
+    }
 }
 
 #[async_trait]
@@ -310,6 +341,10 @@ impl LeaseStore for PostgresStore {
 
     async fn fence(&self, incarnation: Incarnation) -> Result<(), StoreError> {
         lease::fence(self.open_controls()?, incarnation).await
+    }
+
+    async fn fence_expired(&self, incarnation: Incarnation) -> Result<bool, StoreError> {
+        lease::fence_expired(self.open_controls()?, incarnation).await
     }
 
     async fn live(&self) -> Result<Vec<LiveNode>, StoreError> {

@@ -19,6 +19,7 @@ mod queue;
 mod reader;
 mod retention;
 mod schema;
+mod shard;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -38,15 +39,16 @@ use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
 use crate::port::{
-    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation, Leader,
-    LeaseStore, LiveNode, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore, ShardStore, Snapshot,
-    Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
+    Admission, Admitted, Append, Assignment, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation,
+    Leader, LeaseStore, LiveNode, MapVersion, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore,
+    ShardRow, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
 };
 use crate::{StoreError, check};
 use lease::LeaseOp;
 use lock::FolderLock;
 use queue::{Op, Outcome, Queue, Status};
 use schema::Trouble;
+use shard::ShardOp;
 use writer::Writer;
 
 /// Connections that read at the same time; more would only fight for the cores.
@@ -107,6 +109,13 @@ impl SqliteStore {
     async fn change_lease(&self, op: LeaseOp) -> Result<Option<u64>, StoreError> {
         match self.queue.write(Op::Lease(op)).await? {
             Outcome::Lease(number) => Ok(number),
+            other => mismatch(other),
+        }
+    }
+
+    async fn change_shards(&self, op: ShardOp) -> Result<Option<Vec<(ShardId, Epoch)>>, StoreError> {
+        match self.queue.write(Op::Shard(op)).await? {
+            Outcome::Shards(changed) => Ok(changed),
             other => mismatch(other),
         }
     }
@@ -202,6 +211,38 @@ impl ShardStore for SqliteStore {
 
     async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
         reader::epoch(&self.readers, shard).await
+    }
+
+    async fn map_version(&self) -> Result<MapVersion, StoreError> {
+        shard::version(&self.readers).await
+    }
+
+    async fn shards(&self, count: u16, after: Option<MapVersion>) -> Result<(MapVersion, Vec<ShardRow>), StoreError> {
+        shard::rows(&self.readers, count, after).await
+    }
+
+    async fn assign(&self, role: &Name, term: Term, plan: &[Assignment]) -> Result<bool, StoreError> {
+        check::plan(plan)?;
+        let op = ShardOp::Assign { role: role.clone(), term, plan: plan.to_vec() };
+        Ok(self.change_shards(op).await?.is_some())
+    }
+
+    async fn take(
+        &self,
+        shards: &[(ShardId, Epoch)],
+        incarnation: Incarnation,
+    ) -> Result<Vec<(ShardId, Epoch)>, StoreError> {
+        let op = ShardOp::Take { asked: shards.to_vec(), incarnation };
+        Ok(self.change_shards(op).await?.unwrap_or_default())
+    }
+
+    async fn release(
+        &self,
+        shards: &[(ShardId, Epoch)],
+        incarnation: Incarnation,
+    ) -> Result<Vec<(ShardId, Epoch)>, StoreError> {
+        let op = ShardOp::Release { asked: shards.to_vec(), incarnation };
+        Ok(self.change_shards(op).await?.unwrap_or_default())
     }
 }
 
@@ -302,6 +343,10 @@ impl LeaseStore for SqliteStore {
 
     async fn fence(&self, incarnation: Incarnation) -> Result<(), StoreError> {
         self.change_lease(LeaseOp::Fence { incarnation }).await.map(drop)
+    }
+
+    async fn fence_expired(&self, incarnation: Incarnation) -> Result<bool, StoreError> {
+        Ok(self.change_lease(LeaseOp::FenceExpired { incarnation }).await?.is_none())
     }
 
     async fn live(&self) -> Result<Vec<LiveNode>, StoreError> {

@@ -15,15 +15,18 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// How long a suite may take in the short form, in seconds. The others get [`BUDGET`].
-const BUDGETS: [(&str, u64); 9] = [
+const BUDGETS: [(&str, u64); 12] = [
     ("engine", 20),
     ("engine/properties", 60),
     ("store", 90),
+    ("actors/node", 40),
+    ("cluster/leader", 120),
+    ("cluster/ownership", 60),
     ("models", 60),
     ("vectors", 40),
     ("tests/behaviour", 60),
     ("tests/cold_start", 60),
-    ("tests/faults", 180),
+    ("tests/faults", 300),
     ("tests/simulation", 60),
 ];
 

@@ -7,16 +7,14 @@ use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use motet_store::postgres::{PostgresOptions, PostgresStore};
 
 use super::postgres::PostgresServer;
 use crate::journal::{self, Kept};
-use crate::node::NodeSettings;
-use crate::place;
+use crate::node::{self, NodeSettings};
 use crate::skip::skip;
 
 /// A store that a node can be given.
@@ -61,8 +59,7 @@ impl Backing {
         std::fs::set_permissions(folder, Permissions::from_mode(0o711))?;
         let server = Arc::new(PostgresServer::start(&folder.join("postgres"), environment).await?);
         let at = server.address();
-        let migrated = Command::new(place::motet()).arg("migrate").env("MOTET__STORE__URL", server.url(at)).output()?;
-        ensure!(migrated.status.success(), "motet migrate: {}", String::from_utf8_lossy(&migrated.stderr));
+        node::migrate(&server.url(at))?;
         Ok(Some(Self::Postgres { server, at }))
     }
 

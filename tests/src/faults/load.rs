@@ -58,7 +58,8 @@ output: {text: "${ steps.finish.output.text }", count: "${ size(steps.each.outpu
 "#;
 
 struct Shared {
-    client: Client,
+    /// One for each node.
+    clients: Vec<Client>,
     history: History,
     runs: usize,
     next: AtomicUsize,
@@ -93,12 +94,20 @@ impl Load {
     /// # Errors
     /// When the node does not take the definitions.
     pub async fn begin(node: &Node, runs: usize, clients: usize, seed: &mut Seed) -> Result<Self> {
+        Self::begin_on(&[node.client()], runs, clients, seed).await
+    }
+
+    /// The same on several nodes of one cluster: whoever gets no answer of one asks the next.
+    ///
+    /// # Errors
+    /// When the first one does not take the definitions.
+    pub async fn begin_on(nodes: &[Client], runs: usize, clients: usize, seed: &mut Seed) -> Result<Self> {
         for (name, model) in MODELS {
-            node.client().put_definition("models", name, model).await?;
+            nodes[0].put_definition("models", name, model).await?;
         }
-        node.client().put_definition("workflows", "survivor", WORKFLOW).await?;
+        nodes[0].put_definition("workflows", "survivor", WORKFLOW).await?;
         let shared = Arc::new(Shared {
-            client: node.client(),
+            clients: nodes.to_vec(),
             history: History::new(),
             runs,
             next: AtomicUsize::new(0),
@@ -141,7 +150,18 @@ impl Load {
     ///
     /// # Panics
     /// With every broken promise.
-    pub async fn prove(self, mut node: Node, backing: &Backing) -> Result<Tally> {
+    pub async fn prove(self, node: Node, backing: &Backing) -> Result<Tally> {
+        self.prove_on(vec![node], backing).await
+    }
+
+    /// The same for several nodes of one cluster.
+    ///
+    /// # Errors
+    /// As [`Load::prove`].
+    ///
+    /// # Panics
+    /// With every broken promise.
+    pub async fn prove_on(self, nodes: Vec<Node>, backing: &Backing) -> Result<Tally> {
         let begun = Instant::now();
         for submitter in self.submitters {
             submitter.await??;
@@ -150,17 +170,30 @@ impl Load {
         let mut promises = shared.history.promises();
         promises.retain(|key, _| key.starts_with(KEY));
         ensure!(promises.len() == shared.runs, "{} of {} runs were taken", promises.len(), shared.runs);
-        finish_all(shared, promises.values()).await.map_err(|error| error.context(node.log_tail()))?;
+        finish_all(shared, promises.values()).await.map_err(|error| {
+            let logs: Vec<_> = nodes.iter().map(Node::log_tail).collect();
+            error.context(logs.join("\n"))
+        })?;
         let settled = begun.elapsed();
         shared.over.store(true, Ordering::Relaxed);
         for reader in self.readers {
             reader.await?;
         }
         read_everything(shared, &promises).await?;
-        ensure!(node.stop().await?.success(), "the node did not stop well; {}", node.log_tail());
-        shared.history.prove(&backing.read(node.data()).await?);
+        let data = nodes[0].data().to_owned();
+        for mut node in nodes {
+            ensure!(node.stop().await?.success(), "a node did not stop well; {}", node.log_tail());
+        }
+        shared.history.prove(&backing.read(&data).await?);
         let history = &shared.history;
         Ok(Tally { runs: promises.len(), repeated: history.repeats(), witnessed: history.witnessed(), settled })
+    }
+}
+
+impl Shared {
+    /// One node's client, by turns.
+    fn client(&self, turn: usize) -> &Client {
+        &self.clients[turn % self.clients.len()]
     }
 }
 
@@ -173,10 +206,11 @@ async fn submit_all(load: Arc<Shared>) -> Result<()> {
         }
         load.allowed.acquire().await?.forget();
         let (key, input) = (format!("{KEY}{number}"), json!({ "text": format!("run {number}") }));
-        let mut tries = looks();
+        let (mut tries, mut tried) = (looks(), number);
         loop {
             tries.tick().await;
-            match load.client.submit("survivor", &input, &key).await {
+            tried += 1;
+            match load.client(tried).submit("survivor", &input, &key).await {
                 Submission::Accepted(run) => {
                     load.history.promised(&key, &run);
                     break;
@@ -195,7 +229,7 @@ async fn read_on(load: Arc<Shared>, seed: u64) {
         let promises: Vec<_> = load.history.promises().into_values().collect();
         let place = usize::try_from(seed.between(0, promises.len() as u64)).unwrap();
         let read = match promises.get(place) {
-            Some(run) => load.client.events(run).await.map(|events| load.history.saw_events(run, events)),
+            Some(run) => load.client(place).events(run).await.map(|events| load.history.saw_events(run, events)),
             None => Ok(()),
         };
         if read.is_err() || promises.is_empty() {
@@ -207,7 +241,7 @@ async fn read_on(load: Arc<Shared>, seed: u64) {
 async fn finish_all(load: &Shared, runs: impl Iterator<Item = &String>) -> Result<()> {
     let looks = stream::iter(runs.cloned()).map(|run| async move {
         until(FINISH, &format!("the end of {run}"), async || {
-            let run = load.client.read_run(&run).await.ok()?;
+            let run = load.client(0).read_run(&run).await.ok()?;
             (!run["finished_at"].is_null()).then_some(())
         })
         .await
@@ -219,11 +253,11 @@ async fn finish_all(load: &Shared, runs: impl Iterator<Item = &String>) -> Resul
 async fn read_everything(load: &Shared, promises: &BTreeMap<String, String>) -> Result<()> {
     let reads = stream::iter(promises.clone()).map(|(key, run)| async move {
         let number: usize = key.trim_start_matches(KEY).parse()?;
-        let read = load.client.read_run(&run).await?;
+        let read = load.client(number).read_run(&run).await?;
         let output = json!({ "text": format!("done shaky run {number}"), "count": 3 });
         ensure!(read["state"] == "succeeded" && read["output"] == output, "{run} of {key} reads {read}");
-        load.history.saw_events(&run, load.client.events(&run).await?);
-        let again = load.client.submit("survivor", &json!({ "text": format!("run {number}") }), &key).await;
+        load.history.saw_events(&run, load.client(number).events(&run).await?);
+        let again = load.client(number).submit("survivor", &json!({ "text": format!("run {number}") }), &key).await;
         ensure!(again == Submission::Accepted(run.clone()), "{key} gave {run}, and then {again:?}");
         Ok(())
     });

@@ -3,7 +3,10 @@
 //! Listens on loopback with a secret of its own and ends with its value. Not the server of the services script, which
 //! other tests use at the same time. Used by the rows of the fault matrix.
 
+use std::fs::{OpenOptions, Permissions};
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -110,6 +113,26 @@ impl PostgresServer {
         })
         .await
         .with_context(|| std::fs::read_to_string(self.folder.join("log")).unwrap_or_default())
+    }
+
+    /// Has the server speak TLS, with a certificate and its key as PEM, and only that from now on.
+    ///
+    /// # Errors
+    /// When the server does not take them.
+    pub async fn encrypt(&self, certificate: &str, key: &str) -> Result<()> {
+        let (certificate_file, key_file) = (self.data.join("server.crt"), self.data.join("server.key"));
+        std::fs::write(&certificate_file, certificate)?;
+        std::fs::write(&key_file, key)?;
+        std::fs::set_permissions(&key_file, Permissions::from_mode(0o600))?;
+        if rustix::process::geteuid().is_root() {
+            let given = Command::new("chown").arg(SERVICE_USER).args([&certificate_file, &key_file]).status()?;
+            ensure!(given.success(), "the key cannot be given to {SERVICE_USER}");
+        }
+        let mut configuration = OpenOptions::new().append(true).open(self.data.join("postgresql.conf"))?;
+        configuration.write_all(b"ssl = on\n")?;
+        std::fs::write(self.data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 scram-sha-256\n")?;
+        self.end_immediately()?;
+        self.restart().await
     }
 
     /// Ends the server without a last word to anybody; what it had not flushed is gone.

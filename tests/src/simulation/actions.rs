@@ -226,7 +226,7 @@ impl World {
         let (shard, now) = (shards[self.one_of(shards.len())], self.clock.now());
         let id = RunId::new(now, shard, self.seed.draw());
         let (workflow, asked) = self.submissions.asked(number, now);
-        let (run, events) = Run::submit(id, &workflow, asked).unwrap();
+        let (run, events) = Run::submit(id, &workflow, asked, SHARDS).unwrap();
         self.submissions.runs.insert(id, number);
         self.say(format!("submission {number} ({}) comes to node {node} as {id}", workflow.name));
         let key = self.submissions.idempotency(number);

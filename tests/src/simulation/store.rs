@@ -1,7 +1,7 @@
 //! What a simulated node sees of the store: the port, with every request going through the disk's gate.
 //!
 //! Decides nothing: the world settles the fate of each request. Definitions never change during a simulation and are
-//! read at once; leases and the outbox are not part of it. Used by the simulated nodes.
+//! read at once; leases, shards that move and the outbox are not part of it. Used by the simulated nodes.
 
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -14,9 +14,9 @@ use motet_engine::time::Timestamp;
 use motet_engine::value::BlobRef;
 use motet_store::StoreError;
 use motet_store::port::{
-    Admission, Admitted, Append, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation, Leader,
-    LeaseStore, LiveNode, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore, ShardStore, Snapshot,
-    Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
+    Admission, Admitted, Append, Assignment, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation,
+    Leader, LeaseStore, LiveNode, MapVersion, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore,
+    ShardRow, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
 };
 
 use super::disk::{Boot, Disk, Request, at_once};
@@ -119,6 +119,34 @@ impl ShardStore for GatedStore {
     async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
         self.disk.memory.epoch(shard).await
     }
+
+    async fn map_version(&self) -> Result<MapVersion, StoreError> {
+        self.disk.memory.map_version().await
+    }
+
+    async fn shards(&self, count: u16, after: Option<MapVersion>) -> Result<(MapVersion, Vec<ShardRow>), StoreError> {
+        self.disk.memory.shards(count, after).await
+    }
+
+    async fn assign(&self, role: &Name, term: Term, plan: &[Assignment]) -> Result<bool, StoreError> {
+        self.disk.memory.assign(role, term, plan).await
+    }
+
+    async fn take(
+        &self,
+        shards: &[(ShardId, Epoch)],
+        incarnation: Incarnation,
+    ) -> Result<Vec<(ShardId, Epoch)>, StoreError> {
+        self.disk.memory.take(shards, incarnation).await
+    }
+
+    async fn release(
+        &self,
+        shards: &[(ShardId, Epoch)],
+        incarnation: Incarnation,
+    ) -> Result<Vec<(ShardId, Epoch)>, StoreError> {
+        self.disk.memory.release(shards, incarnation).await
+    }
 }
 
 #[async_trait]
@@ -207,6 +235,10 @@ impl LeaseStore for GatedStore {
 
     async fn fence(&self, incarnation: Incarnation) -> Result<(), StoreError> {
         self.disk.memory.fence(incarnation).await
+    }
+
+    async fn fence_expired(&self, incarnation: Incarnation) -> Result<bool, StoreError> {
+        self.disk.memory.fence_expired(incarnation).await
     }
 
     async fn live(&self) -> Result<Vec<LiveNode>, StoreError> {

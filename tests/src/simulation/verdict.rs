@@ -64,16 +64,7 @@ pub(super) fn compare(disk: &Disk, live: &Run) -> Result<(), String> {
 
 /// Every head that the store holds.
 pub(super) fn heads(disk: &Disk) -> Vec<RunHead> {
-    let mut query = RunQuery {
-        namespace: Namespace::default(),
-        workflow: None,
-        states: vec![],
-        tag: None,
-        created_from: None,
-        created_before: None,
-        before: None,
-        limit: PAGE,
-    };
+    let mut query = RunQuery::newest(Namespace::default(), PAGE);
     let mut heads = vec![];
     loop {
         let page = at_once(disk.memory.list(&query)).unwrap();

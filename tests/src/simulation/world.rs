@@ -237,7 +237,8 @@ impl World {
             return Err(Failure::new(class, "as drawn"));
         }
         let flight = &self.flights[place];
-        let (Work::Model { with, .. } | Work::VectorQuery { with } | Work::VectorUpsert { with }) = &flight.work;
+        let (Work::Model { with, .. } | Work::VectorQuery { with } | Work::VectorUpsert { with } | Work::Http { with }) =
+            &flight.work;
         let text = with.get("text").cloned().unwrap_or(Value::Null).to_json();
         // The attempt shows in the end which answer was taken.
         Ok(Value::from(json!({ "text": text, "attempt": flight.call.attempt })))

@@ -8,8 +8,8 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use serde_json::json;
 
-const MODEL: &str = "kind: Model\nname: echo\nbackend: fake\n";
-const WORKFLOW: &str = r#"
+pub(super) const MODEL: &str = "kind: Model\nname: echo\nbackend: fake\n";
+pub(super) const WORKFLOW: &str = r#"
 kind: Workflow
 name: hello
 version: "1"

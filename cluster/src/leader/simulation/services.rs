@@ -8,7 +8,7 @@ use std::time::Duration;
 use motet_store::port::Term;
 
 use super::super::clock::Moment;
-use super::super::exchange::{Answer, RedisRequest, StoreRequest};
+use super::super::election::{Answer, RedisRequest, StoreRequest};
 
 /// One Redis: a lease that may be forgotten.
 #[derive(Debug, Default)]

@@ -11,8 +11,7 @@ use motet_store::port::Term;
 
 use super::super::clock::Moment;
 use super::super::draw::Draw;
-use super::super::election::Election;
-use super::super::exchange::{Answer, Input, News, Request, StoreRequest};
+use super::super::election::{Answer, Election, Input, News, Request, StoreRequest};
 use super::super::settings::LeaderSettings;
 use super::services::{ModelRedis, ModelStore};
 

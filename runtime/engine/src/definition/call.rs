@@ -8,7 +8,7 @@ use super::fields::{Fields, name};
 use super::node::{Content, Entry, Node};
 use super::references::Site;
 use super::workflow::{schema, template};
-use super::{Call, ParseFormat, waiting};
+use super::{Call, ParseFormat, http, waiting};
 use crate::expression::Template;
 use crate::expression::wording::{nearest, shorten};
 use crate::parse::Pattern;
@@ -28,7 +28,7 @@ pub(super) struct Kind {
     pub(super) required: &'static [&'static str],
 }
 
-pub(super) const KINDS: [Kind; 8] = [
+pub(super) const KINDS: [Kind; 9] = [
     Kind { name: "model", keys: &["model"], arguments: None, required: &[] },
     Kind { name: "prompt", keys: &["template"], arguments: None, required: &[] },
     Kind { name: "transform", keys: &[], arguments: None, required: &[] },
@@ -44,6 +44,12 @@ pub(super) const KINDS: [Kind; 8] = [
         keys: &[],
         arguments: Some(&["index", "vectors", "ids", "id", "values", "metadata", "namespace"]),
         required: &["index"],
+    },
+    Kind {
+        name: "http",
+        keys: &[],
+        arguments: Some(&["method", "url", "headers", "query", "body", "timeout"]),
+        required: &["method", "url"],
     },
     Kind { name: "wait", keys: &[], arguments: Some(&["for", "until"]), required: &[] },
     Kind { name: "signal", keys: &["signal", "schema"], arguments: None, required: &[] },
@@ -112,6 +118,7 @@ pub(super) fn read<'n>(
         }
         "parse" => parse(fields, with, owner, out),
         "vector.query" => with.map(|with| Call::VectorQuery { with }),
+        "http" => with.map(|with| Call::Http { with }),
         "wait" => {
             waiting::check_wait_step(fields, out);
             fields.required("with", owner, "such as with: {for: 2h}", out);
@@ -149,7 +156,7 @@ fn check_arguments(fields: &Fields<'_>, kind: &Kind, owner: &str, out: &mut Diag
     let place = entry.key_place;
     let Some(arguments) = Fields::open(&entry.value, "'with'", place, known, |_| None, out) else { return };
     for key in kind.required {
-        arguments.required(key, "'with'", &format!("a {} step reads it", kind.name), out);
+        arguments.required(key, "'with'", &format!("call: {} reads it", kind.name), out);
     }
     if let Some(node) = arguments.get("index").filter(|node| !is_dynamic(node)) {
         name(node, "index", out);
@@ -166,6 +173,7 @@ fn check_arguments(fields: &Fields<'_>, kind: &Kind, owner: &str, out: &mut Diag
     }
     match kind.name {
         "vector.upsert" => check_upsert(&arguments, place, out),
+        "http" => http::check(&arguments, out),
         "wait" => waiting::check_wait(&arguments, entry, out),
         _ => {}
     }

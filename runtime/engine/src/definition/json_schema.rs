@@ -6,7 +6,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::document::API_VERSION;
-use super::{call, index, limits, model, schedule, step, workflow};
+use super::{call, http, index, limits, model, schedule, step, workflow};
 use crate::failure::FailureClass;
 
 const NAME: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
@@ -179,7 +179,10 @@ fn step_schema(kind: &call::Kind) -> Json {
     let mut required = vec!["call"];
     required.extend(kind.keys.iter().filter(|key| matches!(**key, "model" | "template" | "format")));
     let with = match kind.arguments {
-        Some(arguments) => json!({"anyOf": [{"type": "string"}, object(arguments, kind.required, vec![])]}),
+        Some(arguments) => {
+            let described = if kind.name == "http" { http_arguments() } else { vec![] };
+            json!({"anyOf": [{"type": "string"}, object(arguments, kind.required, described)]})
+        }
         None if kind.name == "transform" => json!({}),
         None => json!({"type": ["object", "string"]}),
     };
@@ -215,6 +218,21 @@ fn step_schema(kind: &call::Kind) -> Json {
     }
     described.retain(|(key, _)| !has_no(key));
     object(&keys, &required, described)
+}
+
+fn http_arguments() -> Vec<(&'static str, Json)> {
+    let dynamic = json!({"type": "string", "pattern": "\\$\\{"});
+    let scalar = json!({"type": ["string", "number", "boolean", "null"]});
+    let named = json!({"type": ["object", "string"], "additionalProperties": {
+        "anyOf": [scalar, {"type": "array", "items": scalar}],
+    }});
+    vec![
+        ("method", json!({"anyOf": [{"enum": http::HTTP_METHODS}, dynamic]})),
+        ("url", json!({"type": "string", "examples": ["https://api.example.org/v1/items/${ input.id }"]})),
+        ("headers", named.clone()),
+        ("query", named),
+        ("timeout", json!({"anyOf": [duration(None), dynamic]})),
+    ]
 }
 
 fn retry() -> Json {

@@ -26,6 +26,14 @@ pub struct Limits {
     pub rate: Option<Rate>,
 }
 
+impl Limits {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        self.concurrency.is_none() && self.rate.is_none()
+    }
+}
+
 /// So many within a span of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {

@@ -43,7 +43,8 @@ pub(super) fn check_wait(arguments: &Fields<'_>, with: &Entry, out: &mut Diagnos
     }
 }
 
-fn has_expression(node: &Node) -> bool {
+/// Whether a node holds an expression, be it among other text.
+pub(super) fn has_expression(node: &Node) -> bool {
     is_dynamic(node) || node.as_text().is_some_and(|text| text.contains("${"))
 }
 

@@ -17,7 +17,7 @@ use crate::definition::Workflow;
 use crate::event::{Event, Submission};
 use crate::expression::{RunFacts, Scope, StepView};
 use crate::failure::{Failure, FailureClass};
-use crate::id::{RunId, StepIndex};
+use crate::id::{RunId, ShardId, StepIndex};
 use crate::input::{Input, Rejection};
 use crate::schema::SchemaError;
 use crate::time::Timestamp;
@@ -48,7 +48,8 @@ pub struct Decision {
 }
 
 impl Run {
-    /// The first events of a run: the submission and everything that follows from it at once.
+    /// The first events of a run: the submission and everything that follows from it at once. Runs that the limits of
+    /// their workflow count together share a shard, of so many, whatever the id says.
     ///
     /// # Errors
     /// When the input does not fit the workflow's input schema; one entry per mistake.
@@ -56,17 +57,30 @@ impl Run {
         id: RunId,
         workflow: &Arc<Workflow>,
         submission: Submission,
+        shards: u16,
     ) -> Result<(Self, Vec<Event>), Vec<SchemaError>> {
         if let Some(schema) = &workflow.input_schema {
             schema.validate(&submission.input)?;
         }
         let now = submission.at;
         let first = Event::Submitted(Arc::new(submission));
-        let Ok(run) = Self::begin(id, Arc::clone(workflow), &first, now) else { return Err(vec![]) };
-        run.limit_key().map_err(|failure| vec![unfit_key(&failure)])?;
+        let Ok(mut run) = Self::begin(id, Arc::clone(workflow), &first, now) else { return Err(vec![]) };
+        run.join_group(shards).map_err(|failure| vec![unfit_key(&failure)])?;
         let mut plan = Plan { run, now, events: vec![first] };
         plan.advance();
         Ok((plan.run, plan.events))
+    }
+
+    /// Puts a new run on the shard of those that it is counted together with: one node then sees them all.
+    fn join_group(&mut self, shards: u16) -> Result<(), Failure> {
+        let key = self.limit_key()?;
+        if !self.workflow.limits.limits.is_unlimited() {
+            let submission = &self.state.submission;
+            let (namespace, name) = (submission.namespace.0.as_str(), submission.workflow.as_str());
+            let key = key.as_deref().unwrap_or_default();
+            self.id = self.id.on(ShardId::of(&[namespace.as_bytes(), name.as_bytes(), key.as_bytes()], shards));
+        }
+        Ok(())
     }
 
     /// What the workflow's limits count the run under, as JSON text; none when all of its runs are counted together.

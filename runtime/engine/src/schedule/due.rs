@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::definition::{CatchUp, Overlap, ScheduleDefinition};
-use crate::id::{Name, Namespace, RunId, ShardId};
+use crate::id::{Name, Namespace, RunId, ShardId, spread};
 use crate::time::Timestamp;
 
 /// Times looked at in one go; of more the newest count.
@@ -114,15 +114,8 @@ fn before(at: Timestamp, span: Duration) -> Timestamp {
 #[must_use]
 pub fn run_id(namespace: &Namespace, schedule: &Name, at: Timestamp, shards: u16) -> RunId {
     let time = at.as_millis().to_le_bytes();
-    // FNV-1a, which every version of this program computes alike; the zero byte can be in neither name.
-    let parts = [namespace.0.as_str().as_bytes(), &[0], schedule.as_str().as_bytes(), &[0], &time];
-    let hash = parts
-        .iter()
-        .copied()
-        .flatten()
-        .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3));
-    let shard = u16::try_from((hash >> 32) % u64::from(shards.max(1))).unwrap_or(0);
-    RunId::new(at, ShardId(shard), hash)
+    let names = [namespace.0.as_str().as_bytes(), schedule.as_str().as_bytes(), &time];
+    RunId::new(at, ShardId::of(&names, shards), spread(&names))
 }
 
 #[cfg(test)]

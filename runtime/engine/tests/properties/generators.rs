@@ -227,11 +227,11 @@ pub(crate) fn grammatical() -> impl Strategy<Value = String> {
 
 /// Values that mean something somewhere in a definition.
 #[rustfmt::skip]
-const WORDS: &[&str] = &["model", "prompt", "parse", "transform", "vector.query", "vector.upsert", "5s", "a", "b", "json", "regex", "#", "#/$defs/a", "string", "object", "(?<a>x)", "{{ a }}", "https://example.org/a", "Workflow", "Model", "Index", "motet/v1"];
+const WORDS: &[&str] = &["model", "prompt", "parse", "transform", "vector.query", "vector.upsert", "http", "POST", "5s", "a", "b", "json", "regex", "#", "#/$defs/a", "string", "object", "(?<a>x)", "{{ a }}", "https://example.org/a", "Workflow", "Model", "Index", "motet/v1"];
 
 /// Keys that mean something somewhere in a definition.
 #[rustfmt::skip]
-const KEYS: &[&str] = &["kind", "name", "steps", "call", "with", "model", "template", "format", "pattern", "schema", "needs", "if", "for_each", "as", "retry", "backoff", "on", "timeout", "fallback", "output", "input", "index", "vector", "text", "a", "b", "version", "source", "uri", "sha256", "batch", "dimension", "metric", "properties", "items", "$ref", "$defs", "anyOf", "not", "type", "pattern", "additionalProperties", "required", "step_order", "enum", "prefixItems"];
+const KEYS: &[&str] = &["kind", "name", "steps", "call", "with", "model", "template", "format", "pattern", "schema", "needs", "if", "for_each", "as", "retry", "backoff", "on", "timeout", "fallback", "output", "input", "index", "vector", "text", "method", "url", "headers", "query", "body", "a", "b", "version", "source", "uri", "sha256", "batch", "dimension", "metric", "properties", "items", "$ref", "$defs", "anyOf", "not", "type", "pattern", "additionalProperties", "required", "step_order", "enum", "prefixItems"];
 
 pub(crate) fn json_value() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![

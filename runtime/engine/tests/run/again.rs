@@ -119,7 +119,7 @@ fn other_id() -> RunId {
 #[test]
 fn a_fork_is_a_new_run_with_what_was_kept() {
     let source = ended(2);
-    let (run, events) = source.run.fork(other_id(), fork("c", Some(json!({"n": 9})), &[("a", 5)])).unwrap();
+    let (run, events) = source.run.fork(other_id(), fork("c", Some(json!({"n": 9})), &[("a", 5)]), 64).unwrap();
     let kinds: Vec<_> = events.iter().map(Event::kind).collect();
     assert_eq!(kinds, ["submitted", "forked", "call_scheduled"]);
     let mut execution = Execution::of(run, events, START.after(Duration::from_secs(50)));
@@ -150,10 +150,10 @@ fn what_cannot_be_forked() {
         (&early, fork("c", None, &[]), None),
         (&early, fork("a", None, &[]), None),
     ] {
-        let found = execution.run.fork(other_id(), asked.clone()).err();
+        let found = execution.run.fork(other_id(), asked.clone(), 64).err();
         assert_eq!(found, expected, "{asked:?}");
     }
-    let unfit = source.run.fork(other_id(), fork("c", Some(json!({"m": 1})), &[])).unwrap_err();
+    let unfit = source.run.fork(other_id(), fork("c", Some(json!({"m": 1})), &[]), 64).unwrap_err();
     assert!(matches!(unfit, ForkError::Unfit(mistakes) if mistakes.len() == 1));
 }
 
@@ -162,7 +162,7 @@ fn a_fork_runs_what_had_not_ended_beside_it() {
     let mut early = Execution::begin(&workflow(BODY), json!({"n": 1}), 7);
     early.answer(&echo);
     assert_eq!(early.run.state().steps[1].status, StepStatus::Active);
-    let (run, events) = early.run.fork(other_id(), fork("c", None, &[])).unwrap();
+    let (run, events) = early.run.fork(other_id(), fork("c", None, &[]), 64).unwrap();
     let mut execution = Execution::of(run, events, START.after(Duration::from_secs(50)));
     execution.finish(&echo);
     let called: Vec<_> = execution.sent.iter().map(|call| call.step).collect();

@@ -59,7 +59,7 @@ pub(crate) struct Execution {
 impl Execution {
     pub(crate) fn begin(workflow: &Arc<Workflow>, input: serde_json::Value, entropy: u64) -> Self {
         let id = RunId::new(START, ShardId(1), entropy);
-        let (run, events) = Run::submit(id, workflow, submission(workflow, input)).unwrap();
+        let (run, events) = Run::submit(id, workflow, submission(workflow, input), 64).unwrap();
         Self::of(run, events, START)
     }
 
@@ -201,7 +201,8 @@ pub(crate) fn replay(id: RunId, workflow: &Arc<Workflow>, history: &[(Event, Tim
 }
 
 pub(crate) fn echo(_: CallId, work: &Work) -> Result<Value, Failure> {
-    let (Work::Model { with, .. } | Work::VectorQuery { with } | Work::VectorUpsert { with }) = work;
+    let (Work::Model { with, .. } | Work::VectorQuery { with } | Work::VectorUpsert { with } | Work::Http { with }) =
+        work;
     Ok(with.clone())
 }
 

@@ -128,7 +128,7 @@ fn input_and_output_must_fit_their_schemas() {
                 steps: {a: {call: transform, with: '${ input.n }'}}\noutput: '${ steps.a.output }'";
     let compiled = workflow(body);
     let id = RunId::new(START, ShardId(1), 1);
-    assert!(Run::submit(id, &compiled, submission(&compiled, json!({"n": "x"}))).is_err());
+    assert!(Run::submit(id, &compiled, submission(&compiled, json!({"n": "x"})), 64).is_err());
     assert_eq!(run_to_end(body, json!({"n": 10})).run.phase(), Phase::Succeeded);
     let (phase, _, failure) = run_to_end(body, json!({"n": 11})).outcome();
     assert_eq!(phase, Phase::Failed);

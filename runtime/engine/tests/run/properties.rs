@@ -232,7 +232,7 @@ proptest! {
         let (by, trace) = (Principal::Local, TraceContext::start(2, 2));
         let fork = Fork { step, input: None, outputs: BTreeMap::new(), by, trace, at: source.now };
         let id = RunId::new(START, ShardId(2), seed);
-        match source.run.fork(id, fork) {
+        match source.run.fork(id, fork, 64) {
             Ok((run, events)) => {
                 let kept = run.state().steps.iter().zip(&source.run.state().steps);
                 let kept: Vec<_> = kept.enumerate().filter(|(_, (new, old))| {

@@ -50,12 +50,14 @@ pub(crate) fn to_body(steps: &[RandomStep]) -> String {
         let call = match step.kind {
             0 => "transform".to_owned(),
             1 => "prompt\n    template: 'n={{ n }}'".to_owned(),
+            2 if step.attempts == 2 => "http".to_owned(),
             2 => "vector.query".to_owned(),
             3 | 4 => "model\n    model: main".to_owned(),
             5 | 6 => "wait".to_owned(),
             _ => format!("signal\n    signal: {signal}\n    timeout: {}s", place + 1),
         };
         let with = match step.kind {
+            2 if step.attempts == 2 => "{method: GET, url: 'http://h/'}".to_owned(),
             2 => "{index: i, vector: [1, 2]}".to_owned(),
             // A fixed time, so that the output does not depend on when the wait began.
             5 | 6 => format!("{{until: '1970-01-01T00:16:4{place}Z'}}"),

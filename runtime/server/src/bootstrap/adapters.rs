@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use motet_actors::egress::EgressLimits;
 use motet_actors::node::NodeParts;
 use motet_actors::ports::{SystemClock, SystemEntropy};
 use motet_models::burn::BurnBackend;
+use motet_models::egress::ReqwestCaller;
 use motet_models::fake::FakeBackend;
 use motet_models::source::ArtefactCache;
 use motet_store::memory::MemoryStore;
@@ -24,6 +26,8 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
     let folder = &settings.data.folder;
     let threads = usize::try_from(settings.models.threads).unwrap_or(usize::MAX);
     let artefacts = settings.models.cache_folder.clone().unwrap_or_else(|| folder.join("models"));
+    let (egress, count) = (&settings.egress, |count: u32| usize::try_from(count).unwrap_or(usize::MAX));
+    let allow = egress.allow.parse().context("egress.allow")?;
     Ok(NodeParts {
         name: settings.node.name.clone(),
         store: store(settings).await?,
@@ -31,12 +35,18 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
         entropy: Arc::new(SystemEntropy),
         model_backends: vec![Arc::new(BurnBackend::new(threads)), Arc::new(FakeBackend::new())],
         vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],
+        http_caller: Arc::new(ReqwestCaller::new(allow, egress.max_answer_bytes)),
+        egress: EgressLimits {
+            in_flight: count(egress.max_in_flight),
+            in_flight_per_host: count(egress.max_in_flight_per_host),
+        },
         artefacts: Arc::new(ArtefactCache::new(artefacts)),
         model_memory: settings.models.memory_bytes,
         shards: settings.runs.shards,
         max_live: usize::try_from(settings.runs.max_live).unwrap_or(usize::MAX),
         max_unfinished: settings.runs.max_unfinished,
         recovery_per_second: settings.runs.recovery_per_second,
+        alone: settings.cluster.address.is_none(),
     })
 }
 

@@ -77,8 +77,8 @@ impl Paint {
     /// The state of a run, a step or a model in the colour of its meaning.
     pub(crate) fn state(self, state: &str) -> String {
         match state {
-            "succeeded" | "ready" | "created" => self.green(state),
-            "failed" | "timed_out" => self.red(state),
+            "succeeded" | "ready" | "created" | "alive" => self.green(state),
+            "failed" | "timed_out" | "lost" => self.red(state),
             "running" | "loading" | "waiting" => self.cyan(state),
             "cancelled" | "paused" => self.yellow(state),
             _ => state.to_owned(),

@@ -60,7 +60,7 @@ pub(crate) struct ActorView {
 }
 
 /// Kinds of actors that are counted.
-const KINDS: [&str; 6] = ["run", "model", "index", "timers", "recovery", "scheduler"];
+const KINDS: [&str; 7] = ["run", "model", "index", "egress", "timers", "recovery", "scheduler"];
 
 /// List the actors of this node
 #[utoipa::path(get, path = "/api/v1/actors", operation_id = "listActors", tag = "node", params(Most),

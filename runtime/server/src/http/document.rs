@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::{
-    actors, check, definitions, events, health, infer, node, problem, run_view, runs, schedules, steering, why,
+    actors, check, cluster, definitions, events, health, infer, node, problem, run_view, runs, schedules, steering, why,
 };
 
 /// What the macros gather from the handlers.
@@ -20,9 +20,9 @@ use super::{
     info(title = "Motet", description = "Runs many machine-learning models as one durable workflow system.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
-        runs::submit, runs::list, runs::show, runs::cancel, steering::pause, steering::resume, steering::retry,
+        runs::submit, runs::list, runs::show, steering::cancel, steering::pause, steering::resume, steering::retry,
         steering::fork, steering::signal, schedules::delete, events::events, why::why, infer::infer, check::check,
-        actors::list, node::show, health::live, health::ready, health::metrics,
+        actors::list, cluster::show, node::show, health::live, health::ready, health::metrics,
     ),
     components(schemas(
         problem::ProblemView<'_>, problem::Mistake, run_view::RunState, definitions::DefinitionView<'_>, definitions::List<'_>,
@@ -32,7 +32,7 @@ use super::{
         (name = "runs", description = "Executions of workflows."),
         (name = "definitions", description = "Workflows, models, indexes and schedules."),
         (name = "models", description = "Calls outside runs."),
-        (name = "node", description = "This process."),
+        (name = "node", description = "This process, and the others that it works with."),
     )
 )]
 struct Gathered;

@@ -2,14 +2,14 @@
 //!
 //! Never waits: past a bound a request is refused at once, with when to try again. Used by the door and by `body`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use motet_actors::pace::Pace;
+use motet_config::HttpSettings;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
-use motet_config::HttpSettings;
 
 /// Event streams at one time; each holds a connection, and an actor where its run would wait without one.
 const MAX_STREAMS: usize = 4096;
@@ -60,38 +60,21 @@ impl Limits {
     }
 }
 
-/// A token bucket that holds one second's worth, kept as the time at which it would be full again.
+/// So many requests a second, from whomever they come.
 struct Rate {
     begun: Instant,
-    /// Nanoseconds per token.
-    interval: u64,
-    /// When the bucket is full again, in nanoseconds after `begun`.
-    full_at: AtomicU64,
+    pace: Mutex<Pace>,
 }
-
-/// Nanoseconds of tokens that the bucket holds.
-const BURST: u64 = 1_000_000_000;
 
 impl Rate {
     fn new(per_second: u32) -> Self {
-        Self {
-            begun: Instant::now(),
-            interval: (1_000_000_000 / u64::from(per_second.max(1))).max(1),
-            full_at: AtomicU64::new(0),
-        }
+        Self { begun: Instant::now(), pace: Mutex::new(Pace::new(per_second, Duration::from_secs(1))) }
     }
 
     /// Takes a token, or says how long until there is one.
     fn take(&self, now: Duration) -> Result<(), Duration> {
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let taken = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let next = full_at.max(now).saturating_add(self.interval);
-            (next.saturating_sub(now) <= BURST.max(self.interval)).then_some(next)
-        });
-        taken.map(drop).map_err(|full_at| {
-            let over = full_at.saturating_add(self.interval).saturating_sub(now);
-            Duration::from_nanos(over.saturating_sub(BURST.max(self.interval)))
-        })
+        // A moment is whole whatever happened to another thread.
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(now, 1)
     }
 }
 

@@ -202,9 +202,9 @@ pub(crate) struct ItemsView {
 }
 
 impl<'a> RunView<'a> {
-    /// How a run is shown.
+    /// How a run is shown; one that is `held` waits for its turn by the limits of its workflow.
     #[must_use]
-    pub fn new(run: &'a Run) -> Self {
+    pub fn new(run: &'a Run, held: bool) -> Self {
         let (state, workflow) = (run.state(), run.workflow());
         let submission: &Submission = run.submission();
         Self {
@@ -212,7 +212,7 @@ impl<'a> RunView<'a> {
             namespace: submission.namespace.0.as_str(),
             workflow: submission.workflow.as_str(),
             version: &submission.version,
-            state: state_name(head_state(run)),
+            state: state_name(head_state(run, held)),
             input: &submission.input,
             output: (state.phase == Phase::Succeeded).then_some(Output(run)),
             error: error_of(run),
@@ -230,12 +230,6 @@ impl<'a> RunView<'a> {
             finished_at: state.finished_at,
         }
         .checked(workflow)
-    }
-
-    /// The same for a run that waits for its turn: the limits of its workflow let it begin, or go on, later.
-    pub(crate) fn held(self, held: bool) -> Self {
-        let held = held && self.state == state_name(HeadState::Running);
-        if held { Self { state: state_name(HeadState::Pending), ..self } } else { self }
     }
 
     /// A run whose state came from another definition would show wrong names; the engine refuses such a state.

@@ -1,4 +1,4 @@
-//! Starting, finding, reading and cancelling runs.
+//! Starting, finding and reading runs.
 //!
 //! Holds no rules of runs. Used by the routes.
 
@@ -22,7 +22,7 @@ use super::entry::{NameEntry, RunEntry};
 use super::problem::Problem;
 use super::query::{self, Query};
 use super::run_view::{HeadView, RunView};
-use super::{App, body, idempotency, steering};
+use super::{App, body, idempotency};
 
 /// Told in answers to repeated submissions.
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -115,7 +115,17 @@ pub(crate) async fn submit(
     let replayed = begun.submitted.replayed;
     let run = follow(&app, &context, begun, patience).await?;
     let status = if patience.is_some() && run.phase().is_end() { 200 } else { 202 };
-    let mut response = body::answer(status, &RunView::new(&run))?;
+    begun_run(&app, status, &run, replayed)
+}
+
+/// A run in an answer.
+pub(crate) fn shown(app: &App, status: u16, run: &Run) -> Result<Response, Problem> {
+    body::answer(status, &RunView::new(run, app.router.runs().waits_for_turn(run.id())))
+}
+
+/// The answer to whoever began a run: the run and where it is found.
+pub(crate) fn begun_run(app: &App, status: u16, run: &Run, replayed: bool) -> Result<Response, Problem> {
+    let mut response = shown(app, status, run)?;
     let place = HeaderValue::try_from(format!("/api/v1/runs/{}", run.id()))
         .map_err(|_| Problem::new(500, "internal", "the run's path is no header"))?;
     response.headers_mut().insert(header::LOCATION, place);
@@ -241,35 +251,5 @@ pub(crate) async fn show(
     RunEntry(id): RunEntry,
 ) -> Result<Response, Problem> {
     let run = app.router.read_run(&context.caller, id).await?;
-    body::answer(200, &RunView::new(&run).held(app.router.runs().turn_of(id).is_some()))
-}
-
-/// Why a run is to end.
-#[derive(Debug, Deserialize, Default, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Cancellation {
-    /// In the words of whoever asks; shown with the run.
-    reason: Option<String>,
-}
-
-/// Cancel a run
-///
-/// 409 when the run has ended already.
-#[utoipa::path(post, path = "/api/v1/runs/{id}/cancel", operation_id = "cancelRun", tag = "runs",
-    params(("id" = String, Path, description = "Identity of the run.")),
-    request_body = Cancellation,
-    responses((status = 200, description = "The run has ended as cancelled.", body = RunView<'static>)))]
-pub(crate) async fn cancel(
-    State(app): State<Arc<App>>,
-    context: Context,
-    RunEntry(id): RunEntry,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let bytes = body::read(&app, &headers, body).await?;
-    let cancellation: Cancellation = body::json(&headers, &bytes)?;
-    // Another namespace's run must not be reached, so it is looked up first.
-    app.router.read_run(&context.caller, id).await?;
-    let answer = app.router.cancel(&context.caller, id, cancellation.reason).await?;
-    steering::outcome(&app, &context, id, answer, 200).await
+    shown(&app, 200, &run)
 }

@@ -1,4 +1,4 @@
-//! Steering runs: signals, pause, resume, retry, fork, and what their refusals mean.
+//! Steering runs: cancel, signals, pause, resume, retry, fork, and what their refusals mean.
 //!
 //! Holds no rules of runs; the run itself accepts or rejects. Used by the routes.
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::response::Response;
 use motet_actors::message::Answer;
 use motet_actors::router::ForkRequest;
@@ -21,8 +21,16 @@ use super::context::Context;
 use super::entry::{RunEntry, SignalEntry};
 use super::problem::Problem;
 use super::run_view::RunView;
-use super::runs::REPLAYED;
+use super::runs::{REPLAYED, begun_run, shown};
 use super::{App, body, idempotency};
+
+/// Why a run is to end.
+#[derive(Debug, Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cancellation {
+    /// In the words of whoever asks; shown with the run.
+    reason: Option<String>,
+}
 
 /// Why a run is to stand still.
 #[derive(Debug, Deserialize, Default, ToSchema)]
@@ -89,12 +97,10 @@ pub(crate) async fn signal(
         // Whoever names no key sends another signal each time.
         None => app.router.new_trace().to_string().into(),
     };
-    // Another namespace's run must not be reached, so it is looked up first.
-    app.router.read_run(&context.caller, run).await?;
     let answer = app.router.signal(&context.caller, run, name, payload, id).await?;
     let replayed = matches!(answer, Answer::Rejected(Rejection::SignalRepeated { .. }));
     let mut response = if replayed {
-        shown(&app, &context, run, 202).await?
+        read_again(&app, &context, run, 202).await?
     } else {
         outcome(&app, &context, run, answer, 202).await?
     };
@@ -102,6 +108,25 @@ pub(crate) async fn signal(
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// Cancel a run
+///
+/// 409 when the run has ended already.
+#[utoipa::path(post, path = "/api/v1/runs/{id}/cancel", operation_id = "cancelRun", tag = "runs",
+    params(("id" = String, Path, description = "Identity of the run.")),
+    request_body = Cancellation,
+    responses((status = 200, description = "The run has ended as cancelled.", body = RunView<'static>)))]
+pub(crate) async fn cancel(
+    State(app): State<Arc<App>>,
+    context: Context,
+    RunEntry(id): RunEntry,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let cancellation: Cancellation = read(&app, &headers, body).await?;
+    let answer = app.router.cancel(&context.caller, id, cancellation.reason).await?;
+    outcome(&app, &context, id, answer, 200).await
 }
 
 /// Pause a run
@@ -120,7 +145,6 @@ pub(crate) async fn pause(
     body: Body,
 ) -> Result<Response, Problem> {
     let pausing: Pausing = read(&app, &headers, body).await?;
-    app.router.read_run(&context.caller, id).await?;
     let answer = app.router.pause(&context.caller, id, pausing.reason).await?;
     outcome(&app, &context, id, answer, 200).await
 }
@@ -140,7 +164,6 @@ pub(crate) async fn resume(
     body: Body,
 ) -> Result<Response, Problem> {
     let Nothing {} = read(&app, &headers, body).await?;
-    app.router.read_run(&context.caller, id).await?;
     let answer = app.router.resume(&context.caller, id).await?;
     outcome(&app, &context, id, answer, 200).await
 }
@@ -161,7 +184,6 @@ pub(crate) async fn retry(
     body: Body,
 ) -> Result<Response, Problem> {
     let retrying: Retrying = read(&app, &headers, body).await?;
-    app.router.read_run(&context.caller, id).await?;
     let answer = app.router.retry(&context.caller, id, retrying.from).await?;
     outcome(&app, &context, id, answer, 202).await
 }
@@ -190,14 +212,8 @@ pub(crate) async fn fork(
     let request = ForkRequest { step: from, input, outputs, idempotency };
     let begun = app.router.fork(&context.caller, source, request).await?;
     let (id, replayed) = (begun.submitted.run, begun.submitted.replayed);
-    let mut response = shown(&app, &context, id, 202).await?;
-    let place = HeaderValue::try_from(format!("/api/v1/runs/{id}"))
-        .map_err(|_| Problem::new(500, "internal", "the run's path is no header"))?;
-    response.headers_mut().insert(header::LOCATION, place);
-    if replayed {
-        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-    }
-    Ok(response)
+    let run = app.router.read_run(&context.caller, id).await?;
+    begun_run(&app, 202, &run, replayed)
 }
 
 async fn read<T: serde::de::DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Result<T, Problem> {
@@ -206,22 +222,16 @@ async fn read<T: serde::de::DeserializeOwned>(app: &App, headers: &HeaderMap, bo
 }
 
 /// The run as it stands after an input, or why the input changed nothing.
-pub(crate) async fn outcome(
-    app: &App,
-    context: &Context,
-    id: RunId,
-    answer: Answer,
-    status: u16,
-) -> Result<Response, Problem> {
+async fn outcome(app: &App, context: &Context, id: RunId, answer: Answer, status: u16) -> Result<Response, Problem> {
     match answer {
         Answer::Rejected(rejection) => Err(rejected(id, &rejection)),
-        _ => shown(app, context, id, status).await,
+        _ => read_again(app, context, id, status).await,
     }
 }
 
-async fn shown(app: &App, context: &Context, id: RunId, status: u16) -> Result<Response, Problem> {
+async fn read_again(app: &App, context: &Context, id: RunId, status: u16) -> Result<Response, Problem> {
     let run = app.router.read_run(&context.caller, id).await?;
-    body::answer(status, &RunView::new(&run))
+    shown(app, status, &run)
 }
 
 /// The one table from what a run turns down to statuses and codes.

@@ -14,7 +14,7 @@ use motet_engine::command::{Command, CommandId, Work};
 use motet_engine::id::CallId;
 use motet_engine::run::Run;
 use motet_engine::time::Timestamp;
-use motet_store::port::HeadState;
+use motet_models::egress::target;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -67,10 +67,10 @@ pub(crate) struct OwedCall<'a> {
     item: Option<u32>,
     /// The attempt, from 1.
     attempt: u32,
-    /// `model` or `index`.
+    /// `model`, `index` or `http`.
     #[schema(value_type = String)]
     kind: &'static str,
-    /// Name of the model or index.
+    /// Name of the model or index; of an HTTP call its method and URL, without credentials and query.
     name: String,
     /// The state of the model: `loading`, `ready` or `failed`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +132,7 @@ pub(crate) async fn why(
     }
     let view = WhyView {
         run: id.to_string(),
-        state: state_name(if turn.is_some() { HeadState::Pending } else { head_state(&run) }),
+        state: state_name(head_state(&run, turn.is_some())),
         summary: summary(&run, &waits_for),
         waits_for,
         calls_owed: run.calls_owed(),
@@ -162,6 +162,7 @@ fn owed<'a>(app: &App, context: &Context, run: &'a Run, call: CallId, work: &Wor
             let name = with.get("index").and_then(|name| name.as_str()).unwrap_or("?");
             ("index", name.to_owned(), None)
         }
+        Work::Http { with } => ("http", target(with), None),
     };
     let (model_state, queued) = (view.as_ref().map(|view| view.state), view.as_ref().map(|view| view.figures.queued));
     OwedCall { step, item, attempt: call.attempt, kind, name, model_state, queued, last_error }

@@ -60,6 +60,10 @@ fn describe() {
     describe_histogram!("motet_model_batch_rows", "Rows per model batch, by model.");
     describe_histogram!("motet_model_batch_seconds", "Time of a model batch, by model.");
     describe_histogram!("motet_index_batch_vectors", "Vectors per write, by index.");
+    describe_counter!("motet_egress_calls_total", "HTTP calls of steps that were sent, by outcome.");
+    describe_histogram!("motet_egress_call_seconds", "Time of an HTTP call, from its turn to its answer.");
+    describe_gauge!("motet_egress_calls_waiting", "HTTP calls that wait for their turn.");
+    describe_gauge!("motet_egress_calls_in_flight", "HTTP calls under way.");
     describe_gauge!("motet_store_queue_depth", "Writes that wait for the next commit.");
     describe_counter!("motet_store_commits_total", "Commits of the store.");
     describe_histogram!("motet_store_commit_events", "Events per commit.");

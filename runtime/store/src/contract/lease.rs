@@ -138,3 +138,20 @@ pub(super) async fn a_new_boot_fences_the_one_before(store: Arc<dyn Store>) {
     assert!(matches!(answer, Err(StoreError::IncarnationFenced(_))), "{answer:?}");
     store.append(Append { incarnation: Some(now), ..append(run, epoch, entry(2, 1, 1)) }).await.unwrap();
 }
+
+pub(super) async fn only_expired_lives_are_fenced_as_expired(store: Arc<dyn Store>) {
+    let (lasting, over) =
+        (store.register("one", "", LONG).await.unwrap(), store.register("two", "", OVER).await.unwrap());
+    for (life, expected, what) in [
+        (lasting, false, "its lease lasts"),
+        (over, true, "its lease is over"),
+        (over, true, "it was fenced before"),
+        (Incarnation(over.0 + 9), true, "it never was"),
+    ] {
+        assert_eq!(store.fence_expired(life).await.unwrap(), expected, "{what}");
+    }
+    assert!(!store.renew(over, LONG).await.unwrap());
+    assert!(store.renew(lasting, OVER).await.unwrap());
+    assert!(store.renew(lasting, LONG).await.unwrap(), "nobody fenced it meanwhile");
+    assert!(!store.fence_expired(lasting).await.unwrap(), "it was prolonged");
+}

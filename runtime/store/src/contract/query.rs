@@ -47,16 +47,7 @@ pub(super) async fn due_runs_are_found_in_order(store: Arc<dyn Store>) {
 }
 
 fn query() -> RunQuery {
-    RunQuery {
-        namespace: Namespace::default(),
-        workflow: None,
-        states: vec![],
-        tag: None,
-        created_from: None,
-        created_before: None,
-        before: None,
-        limit: 100,
-    }
+    RunQuery::newest(Namespace::default(), 100)
 }
 
 async fn found(store: &Arc<dyn Store>, query: &RunQuery) -> Vec<RunId> {

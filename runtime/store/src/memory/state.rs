@@ -3,6 +3,7 @@
 //! Never locks and never waits: the store around it holds the lock. Used by `memory` only.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use bytes::Bytes;
 use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
@@ -11,9 +12,10 @@ use motet_engine::value::BlobRef;
 
 use super::lease::Leases;
 use crate::port::{
-    Admission, Admitted, Append, DefinitionKind, Entry, HeadChange, HeadState, IdempotencyKey, OutboxRecord,
-    PutOutcome, RunHead, RunQuery, Snapshot, StoreHealth, StoredDefinition, StoredRun,
+    Admission, Admitted, Append, Assignment, DefinitionKind, Entry, HeadChange, HeadState, IdempotencyKey, Incarnation,
+    OutboxRecord, PutOutcome, RunHead, RunQuery, ShardRow, Snapshot, StoreHealth, StoredDefinition, StoredRun, Term,
 };
+use crate::shard_map::{self, ShardMap};
 use crate::{StoreError, check};
 
 #[derive(Default)]
@@ -24,7 +26,7 @@ pub(super) struct State {
     /// Runs that must be brought back when their shard changes hands.
     live: BTreeSet<(ShardId, RunId)>,
     keys: HashMap<(Namespace, String), (IdempotencyKey, RunId)>,
-    epochs: HashMap<ShardId, Epoch>,
+    pub(super) shards: ShardMap,
     definitions: Vec<StoredDefinition>,
     blobs: HashMap<[u8; 32], (Bytes, BTreeSet<RunId>)>,
     outbox: BTreeMap<(ShardId, u64), OutboxRecord>,
@@ -88,7 +90,7 @@ impl State {
 
     pub(super) fn append(&mut self, append: Append) -> Result<(), StoreError> {
         let Append { run, epoch, incarnation, entry, head, outbox } = append;
-        check::epoch(run.shard(), epoch, self.epoch(run.shard()))?;
+        check::epoch(run.shard(), epoch, self.shards.epoch(run.shard()))?;
         check::incarnation(incarnation, |incarnation| self.leases.lives(incarnation))?;
         let kept = self.runs.get_mut(&run).ok_or(StoreError::UnknownRun(run))?;
         check::sequence(run, kept.next(), &entry)?;
@@ -112,7 +114,7 @@ impl State {
     }
 
     pub(super) fn outbox_done(&mut self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
-        check::epoch(shard, epoch, self.epoch(shard))?;
+        check::epoch(shard, epoch, self.shards.epoch(shard))?;
         self.outbox.retain(|(its, position), _| *its != shard || *position > up_to);
         Ok(())
     }
@@ -143,7 +145,7 @@ impl State {
     }
 
     pub(super) fn save_snapshot(&mut self, run: RunId, epoch: Epoch, snapshot: Snapshot) -> Result<(), StoreError> {
-        check::epoch(run.shard(), epoch, self.epoch(run.shard()))?;
+        check::epoch(run.shard(), epoch, self.shards.epoch(run.shard()))?;
         let kept = self.runs.get_mut(&run).ok_or(StoreError::UnknownRun(run))?;
         check::snapshot(run, kept.next(), snapshot.seq)?;
         if kept.snapshot.as_ref().is_none_or(|there| there.seq < snapshot.seq) {
@@ -212,14 +214,35 @@ impl State {
         self.wakes.range(from..).take_while(move |(its, ..)| *its == shard).map(|(_, at, run)| (*at, *run))
     }
 
-    pub(super) fn claim(&mut self, shard: ShardId) -> Epoch {
-        let epoch = self.epochs.entry(shard).or_default();
-        epoch.0 += 1;
-        *epoch
+    pub(super) fn claim(&mut self, shard: ShardId, now: Duration) -> Result<Epoch, StoreError> {
+        let epoch = Epoch(self.shards.epoch(shard).0 + 1);
+        let row = self.shards.claimed(shard, epoch, |incarnation| self.leases.is_leased(incarnation, now))?;
+        self.shards.learn(vec![row]);
+        Ok(epoch)
     }
 
-    pub(super) fn epoch(&self, shard: ShardId) -> Epoch {
-        self.epochs.get(&shard).copied().unwrap_or_default()
+    pub(super) fn assign(&mut self, role: &Name, term: Term, plan: &[Assignment]) -> bool {
+        let leads = self.leases.is_term(role, term);
+        if leads {
+            self.shards.learn(self.shards.assigned(plan));
+        }
+        leads
+    }
+
+    pub(super) fn take(&mut self, asked: &[(ShardId, Epoch)], incarnation: Incarnation) -> Vec<(ShardId, Epoch)> {
+        let Some(taker) = self.leases.owner(incarnation) else { return Vec::new() };
+        let taken = self.shards.taken(asked, &taker, |owner| self.leases.lives(owner));
+        self.change(taken)
+    }
+
+    pub(super) fn release(&mut self, asked: &[(ShardId, Epoch)], incarnation: Incarnation) -> Vec<(ShardId, Epoch)> {
+        self.change(self.shards.released(asked, incarnation))
+    }
+
+    fn change(&mut self, rows: Vec<ShardRow>) -> Vec<(ShardId, Epoch)> {
+        let changed = shard_map::with_epochs(&rows);
+        self.shards.learn(rows);
+        changed
     }
 
     pub(super) fn put_definition(&mut self, new: StoredDefinition) -> PutOutcome {

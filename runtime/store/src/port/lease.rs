@@ -85,6 +85,10 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// Declares a life over: its writes are refused from now on. Doing so again changes nothing.
     async fn fence(&self, incarnation: Incarnation) -> Result<(), StoreError>;
 
+    /// Declares a life over when its lease has run out by the store's clock. True when it is over now, whoever ended
+    /// it, or never was; false while its lease lasts.
+    async fn fence_expired(&self, incarnation: Incarnation) -> Result<bool, StoreError>;
+
     /// The lives that are not fenced, by number.
     async fn live(&self) -> Result<Vec<LiveNode>, StoreError>;
 }

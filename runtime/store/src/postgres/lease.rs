@@ -35,6 +35,9 @@ const REGISTER: &str = "with earlier as (update incarnation set fenced = true wh
 const RENEW: &str = "update incarnation set until = clock_timestamp() + $2 * interval '1 ms'
   where number = $1 and not fenced returning number";
 const FENCE: &str = "update incarnation set fenced = true where number = $1 returning number";
+const FENCE_EXPIRED: &str = "with over as (update incarnation set fenced = true
+    where number = $1 and not fenced and until <= clock_timestamp() returning number)
+  select not exists (select from incarnation where number = $1 and not fenced and number not in (select number from over))";
 const LIVE: &str =
     "select number, node, address, greatest(0, (extract(epoch from until - clock_timestamp()) * 1000)::bigint)
   from incarnation where not fenced order by number";
@@ -95,6 +98,12 @@ pub(super) async fn renew(pool: &PgPool, incarnation: Incarnation, lease: Durati
 /// Declares a life over. Waits for the writes of that life that are being committed.
 pub(super) async fn fence(pool: &PgPool, incarnation: Incarnation) -> Result<(), StoreError> {
     number_of(pool, sqlx::query(FENCE).bind(incarnation.0.cast_signed())).await.map(drop)
+}
+
+/// Declares a life over when its lease has run out; whether it is over.
+pub(super) async fn fence_expired(pool: &PgPool, incarnation: Incarnation) -> Result<bool, StoreError> {
+    let query = sqlx::query(FENCE_EXPIRED).bind(incarnation.0.cast_signed());
+    column(&query.fetch_one(pool).await.map_err(failed)?, 0)
 }
 
 async fn number_of(pool: &PgPool, query: Query<'_, Postgres, PgArguments>) -> Result<Option<u64>, StoreError> {

@@ -128,7 +128,7 @@ impl Status {
 pub(super) struct Queue {
     writers: Vec<mpsc::Sender<Write>>,
     room: Arc<Semaphore>,
-    status: Arc<Status>,
+    pub(super) status: Arc<Status>,
 }
 
 impl Queue {

@@ -1,8 +1,10 @@
 //! What PostgreSQL promises beside the contract, against a real server.
 
+mod crew;
 mod fault;
 mod place;
 mod shape;
+mod shard;
 
 use std::sync::Arc;
 

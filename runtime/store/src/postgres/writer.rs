@@ -17,6 +17,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Gate};
+use super::fullness::Fullness;
 use super::key::{self, Keyed};
 use super::link::{Link, jittered};
 use super::options::PostgresOptions;
@@ -24,6 +25,7 @@ use super::partition;
 use super::plan::{Decision, Found, Known, Plan, Questions, Tail, tail_of};
 use super::queue::{Op, Outcome, Status, Write};
 use super::reader::{column, digest, number, run_id, seq, state};
+use super::shard;
 use super::trouble::Trouble;
 use crate::StoreError;
 use crate::port::Admitted;
@@ -40,12 +42,6 @@ const TRIES: u32 = 5;
 /// The first pause before a batch is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Share of full batches above which the second writer gets its half of the shards.
-const FULL_RATIO: f64 = 0.8;
-
-/// Weight of one batch in the share of full ones.
-const FULL_WEIGHT: f64 = 0.02;
-
 const FIND_TAILS: &str = "select run.id, run.state, tail.next
   from unnest($1, $2) as asked(id, born) join run on run.id = asked.id
   cross join lateral (select seq + count as next from journal where journal.born = asked.born and journal.run = asked.id
@@ -53,7 +49,6 @@ const FIND_TAILS: &str = "select run.id, run.state, tail.next
 const FIND_ENTRIES: &str = "select journal.run, journal.seq, journal.count, sha256(journal.payload)
   from unnest($1, $2, $3) as asked(id, born, seq) join journal
   on journal.born = asked.born and journal.run = asked.id and journal.seq = asked.seq";
-const CLAIM: &str = "update shard set epoch = epoch + 1, owner = $2 where shard = $1 returning epoch";
 
 /// The writer's state.
 pub(super) struct Writer {
@@ -67,7 +62,9 @@ pub(super) struct Writer {
     days: HashSet<i32>,
     /// Where this writer counts heads by state.
     slot: i32,
-    full: f64,
+    /// Whether it is the one that may ask for help.
+    is_first: bool,
+    fullness: Fullness,
 }
 
 /// Writes that are committed together, and what was tried with them.
@@ -89,6 +86,7 @@ impl Writer {
         writes: mpsc::Receiver<Write>,
         status: Arc<Status>,
         slot: i32,
+        place: i32,
     ) -> Self {
         Self {
             link: Link::new(options, Arc::clone(&status)),
@@ -97,8 +95,9 @@ impl Writer {
             status,
             waiting: VecDeque::new(),
             days: HashSet::new(),
-            slot,
-            full: 0.0,
+            slot: slot + place,
+            is_first: place == 0,
+            fullness: Fullness::default(),
         }
     }
 
@@ -156,14 +155,25 @@ impl Writer {
             bytes += write.bytes;
             batch.push(write);
         }
-        let full = batch.len() >= BATCH_WRITES || bytes >= BATCH_BYTES;
-        self.full += (f64::from(u8::from(full)) - self.full) * FULL_WEIGHT;
-        if self.full > FULL_RATIO && self.status.further.swap(1, Ordering::Relaxed) == 0 {
-            tracing::info!("one writer is always full: the second one takes its half of the shards");
+        self.fullness.note(batch.len() >= BATCH_WRITES || bytes >= BATCH_BYTES);
+        if self.is_first {
+            self.ask_for_help();
         }
         metrics::gauge!("motet_store_queue_depth").set(self.writes.len() as f64);
-        metrics::gauge!("motet_store_batch_full_ratio").set(self.full);
+        metrics::gauge!("motet_store_batch_full_ratio").set(self.fullness.ratio());
         batch
+    }
+
+    /// Gives the second writer its half of the shards, or takes it back. A run's writes come one after the other, so
+    /// one that was written by the one writer may be written by the other next.
+    fn ask_for_help(&self) {
+        let helped = self.status.further.load(Ordering::Relaxed) > 0;
+        let wanted = self.fullness.wants_help(helped);
+        if wanted != helped {
+            self.status.further.store(usize::from(wanted), Ordering::Relaxed);
+            let now = if wanted { "two writers: one was always full" } else { "one writer: two had room to spare" };
+            tracing::info!(now, "the writers of the store have changed");
+        }
     }
 
     async fn commit_all(&mut self, batch: Vec<Write>) {
@@ -296,12 +306,8 @@ impl Writer {
         let mut tries = 0;
         loop {
             self.link.ready().await?;
-            let given = arguments((shard.0.cast_signed(), owner)).map_err(Trouble::into_error)?;
-            match self.link.fetch(CLAIM, given).await {
-                Ok(rows) => {
-                    let row = rows.first().ok_or_else(|| StoreError::Refused(format!("there is no shard {shard}")))?;
-                    return Ok(Epoch(number(row, 0)?));
-                }
+            match shard::claim(&mut self.link, shard, owner).await {
+                Ok(claimed) => return claimed,
                 Err(Trouble::Lost(_) | Trouble::Passing(_)) if tries < TRIES => tries += 1,
                 Err(trouble) => return Err(trouble.into_error()),
             }

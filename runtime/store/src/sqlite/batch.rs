@@ -15,7 +15,7 @@ use sqlx::sqlite::SqliteArguments;
 
 use crate::StoreError;
 use crate::headers::encode_headers;
-use crate::port::{Admission, Entry, HeadChange, HeadState, OutboxRow, Snapshot};
+use crate::port::{Admission, Entry, HeadChange, HeadState, MapVersion, OutboxRow, Snapshot};
 
 /// Bytes of one packed journal row: 16 of the run, then the decimals of seq, count, time, place and length.
 const JOURNAL_ROW_BYTES: usize = 16 + 20 + 10 + 20 + 10 + 10;
@@ -45,9 +45,11 @@ const KEYS: &str = "insert into idempotency (namespace, key, fingerprint, run, e
   select value->>0, value->>1, unhex(value->>2), unhex(value->>3), value->>4 from json_each($6) where true
   on conflict (namespace, key) do update set fingerprint = excluded.fingerprint, run = excluded.run,
     expires_at = excluded.expires_at;\n";
-const CLAIMS: &str = "insert into shard (shard, epoch, owner)
-  select value->>0, value->>1, value->>2 from json_each($7) where true
-  on conflict (shard) do update set epoch = excluded.epoch, owner = excluded.owner;\n";
+const CLAIMS: &str = "insert into shard (shard, epoch, owner, changed)
+  select value->>0, value->>1, value->>2, value->>3 from json_each($7) where true
+  on conflict (shard) do update set epoch = excluded.epoch, owner = excluded.owner, incarnation = null, target = null,
+    changed = excluded.changed;
+update shard_map set version = (select max(value->>3) from json_each($7));\n";
 const SNAPSHOTS: &str = "insert into snapshot (run, seq, schema, state)
   select unhex(value->>0), value->>1, value->>2, substr($3, value->>3, value->>4) from json_each($8) where true
   on conflict (run) do update set seq = excluded.seq, schema = excluded.schema, state = excluded.state
@@ -200,8 +202,14 @@ impl Batch {
         ))
     }
 
-    pub(super) fn claim(&mut self, shard: ShardId, epoch: Epoch, owner: &str) -> Result<(), StoreError> {
-        self.claims.push(&(shard.0, epoch.0, owner))
+    pub(super) fn claim(
+        &mut self,
+        shard: ShardId,
+        epoch: Epoch,
+        owner: &str,
+        changed: MapVersion,
+    ) -> Result<(), StoreError> {
+        self.claims.push(&(shard.0, epoch.0, owner, changed.0))
     }
 
     pub(super) fn snapshot(&mut self, run: RunId, snapshot: &Snapshot) -> Result<(), StoreError> {

@@ -3,9 +3,11 @@
 //! Decides nothing about writes of runs; the planner does, from the list of lives. Used by the writer for changes and
 //! by `sqlite` for reading.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use motet_engine::id::Name;
+use motet_engine::time::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
 use super::connection::{Connection, Statement};
@@ -35,6 +37,9 @@ const REGISTER: &str = "insert into incarnation (node, address, until)
 const RENEW: &str = "update incarnation set until = cast(unixepoch('subsec') * 1000 as integer) + ?2
   where number = ?1 and not fenced returning number";
 const FENCE: &str = "update incarnation set fenced = 1 where number = ?1 returning number";
+const FENCE_EXPIRED: &str = "update incarnation set fenced = 1
+  where number = ?1 and not fenced and until <= cast(unixepoch('subsec') * 1000 as integer)";
+const LIVES_STILL: &str = "select number from incarnation where number = ?1 and not fenced";
 const LIVE: &str = "select number, node, address, max(0, until - cast(unixepoch('subsec') * 1000 as integer))
   from incarnation where not fenced order by number";
 
@@ -48,9 +53,18 @@ pub(super) enum LeaseOp {
     Register { node: String, address: String, lease: Duration },
     Renew { incarnation: Incarnation, lease: Duration },
     Fence { incarnation: Incarnation },
+    FenceExpired { incarnation: Incarnation },
 }
 
-/// Carries a change out; the number of the term or life that was changed, if there was one.
+/// A life that is not fenced.
+#[derive(Clone, Debug)]
+pub(super) struct Life {
+    pub(super) node: String,
+    pub(super) until: Timestamp,
+}
+
+/// Carries a change out; the number of the term or life that was changed, if there was one. An expired life that is to
+/// be fenced is told when it goes on.
 pub(super) async fn change(connection: &mut Connection, op: &LeaseOp) -> Result<Option<u64>, Trouble> {
     let statement = match op {
         LeaseOp::Lead { role, holder, lease } => {
@@ -70,6 +84,10 @@ pub(super) async fn change(connection: &mut Connection, op: &LeaseOp) -> Result<
             sqlx::query(RENEW).bind(incarnation.0.cast_signed()).bind(check::lease_millis(*lease))
         }
         LeaseOp::Fence { incarnation } => sqlx::query(FENCE).bind(incarnation.0.cast_signed()),
+        LeaseOp::FenceExpired { incarnation } => {
+            connection.execute(sqlx::query(FENCE_EXPIRED).bind(incarnation.0.cast_signed())).await?;
+            sqlx::query(LIVES_STILL).bind(incarnation.0.cast_signed())
+        }
     };
     let rows = connection.fetch(statement).await?;
     rows.first().map(|row| number(row, 0)).transpose().map_err(unreadable)
@@ -79,11 +97,14 @@ fn of_term<'q>(text: &'q str, role: &'q Name, term: Term) -> Statement<'q> {
     sqlx::query(text).bind(role.as_str()).bind(term.0.cast_signed())
 }
 
-/// The numbers of the lives that are not fenced.
-pub(super) async fn lives(connection: &mut Connection) -> Result<Vec<Incarnation>, Trouble> {
-    let rows = connection.fetch(sqlx::query("select number from incarnation where not fenced")).await?;
-    let numbers = rows.iter().map(|row| number(row, 0).map(Incarnation));
-    numbers.collect::<Result<_, _>>().map_err(unreadable)
+/// The lives that are not fenced.
+pub(super) async fn lives(connection: &mut Connection) -> Result<HashMap<Incarnation, Life>, Trouble> {
+    let rows = connection.fetch(sqlx::query("select number, node, until from incarnation where not fenced")).await?;
+    let read = |row: &SqliteRow| {
+        let until = Timestamp::from_millis(column(row, 2)?);
+        Ok((Incarnation(number(row, 0)?), Life { node: column(row, 1)?, until }))
+    };
+    rows.iter().map(read).collect::<Result<_, _>>().map_err(unreadable)
 }
 
 /// Who leads.

@@ -4,14 +4,17 @@
 //! truth; what it does not remember is looked up before. A batch's decisions are kept aside until its commit. Never
 //! waits. Used by the writer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use motet_engine::id::{Epoch, Namespace, RunId, Seq, ShardId};
 use motet_engine::time::Timestamp;
 
 use super::batch::Batch;
+use super::lease::Life;
 use super::queue::{Op, Outcome};
-use crate::port::{Admission, Admitted, Append, Entry, HeadChange, HeadState, Incarnation, Snapshot};
+use crate::port::{Admission, Admitted, Append, Entry, HeadChange, HeadState, Incarnation, ShardRow, Snapshot};
+use crate::shard_map::ShardMap;
 use crate::{StoreError, check};
 
 /// Runs that are remembered; twice as many at most. About 15 MB.
@@ -38,11 +41,11 @@ pub(super) type KeyName = (Namespace, String);
 /// What the writer knows to be in the database.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    pub(super) epochs: HashMap<ShardId, Epoch>,
+    pub(super) shards: ShardMap,
     /// The last position of each outbox that was given out.
     pub(super) positions: HashMap<ShardId, u64>,
     /// The boots of nodes that are not fenced.
-    pub(super) lives: HashSet<Incarnation>,
+    pub(super) lives: HashMap<Incarnation, Life>,
     // Two generations in place of an order of use: a run that is not touched while a whole generation fills is
     // forgotten and looked up again when it moves.
     young: HashMap<RunId, Tail>,
@@ -71,7 +74,7 @@ impl Known {
 
     /// Takes over what a batch decided, after its commit.
     pub(super) fn learn(&mut self, decided: Decided) {
-        self.epochs.extend(decided.epochs);
+        self.shards.learn(decided.claims.into_values().collect());
         self.positions.extend(decided.positions);
         for (run, tail) in decided.tails {
             if let Some(tail) = tail {
@@ -84,7 +87,7 @@ impl Known {
 /// What a batch would make known.
 #[derive(Debug, Default)]
 pub(super) struct Decided {
-    epochs: HashMap<ShardId, Epoch>,
+    claims: BTreeMap<ShardId, ShardRow>,
     positions: HashMap<ShardId, u64>,
     tails: HashMap<RunId, Option<Tail>>,
 }
@@ -158,7 +161,7 @@ impl<'a> Plan<'a> {
             Op::Claim { shard, owner } => self.claim(*shard, owner).map(Outcome::Claimed),
             Op::Blob { run, blob, data } => self.batch.blob(*run, blob.sha256, data).map(|()| Outcome::Done),
             // The writer gives these a transaction of their own and never plans them.
-            Op::Define(_) | Op::Retain { .. } | Op::OutboxDone { .. } | Op::Lease(_) | Op::Close => {
+            Op::Define(_) | Op::Retain { .. } | Op::OutboxDone { .. } | Op::Lease(_) | Op::Shard(_) | Op::Close => {
                 Err(StoreError::Closed)
             }
         }
@@ -184,7 +187,7 @@ impl<'a> Plan<'a> {
     }
 
     fn epoch(&self, shard: ShardId) -> Epoch {
-        self.decided.epochs.get(&shard).or_else(|| self.known.epochs.get(&shard)).copied().unwrap_or_default()
+        self.decided.claims.get(&shard).map_or_else(|| self.known.shards.epoch(shard), |row| row.epoch)
     }
 
     fn position(&self, shard: ShardId) -> u64 {
@@ -219,7 +222,7 @@ impl<'a> Plan<'a> {
     fn append(&mut self, append: &Append) -> Result<(), StoreError> {
         let Append { run, epoch, incarnation, entry, head, outbox } = append;
         self.fence(*run, *epoch)?;
-        check::incarnation(*incarnation, |incarnation| self.known.lives.contains(&incarnation))?;
+        check::incarnation(*incarnation, |incarnation| self.known.lives.contains_key(&incarnation))?;
         let mut tail = self.tail(*run).ok_or(StoreError::UnknownRun(*run))?;
         check::sequence(*run, tail.next, entry)?;
         let mut last = self.position(run.shard());
@@ -250,10 +253,19 @@ impl<'a> Plan<'a> {
 
     fn claim(&mut self, shard: ShardId, owner: &str) -> Result<Epoch, StoreError> {
         let epoch = Epoch(self.epoch(shard).0 + 1);
-        self.batch.claim(shard, epoch, owner)?;
-        self.decided.epochs.insert(shard, epoch);
+        let now = Timestamp::from_millis(unix_millis());
+        let leased = |owner| self.known.lives.get(&owner).is_some_and(|life| life.until > now);
+        let row = self.known.shards.claimed(shard, epoch, leased)?;
+        self.batch.claim(shard, epoch, owner, self.known.shards.next_version())?;
+        self.decided.claims.insert(shard, row);
         Ok(epoch)
     }
+}
+
+/// The time of day as the database's own functions tell it.
+fn unix_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn next(entry: &Entry) -> u64 {

@@ -14,6 +14,7 @@ use motet_engine::value::BlobRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::lease::LeaseOp;
+use super::shard::ShardOp;
 use crate::StoreError;
 use crate::port::{Admission, Admitted, Append, PutOutcome, Snapshot, StoreHealth, StoredDefinition};
 
@@ -41,13 +42,22 @@ pub(super) enum Op {
     Retain { ended_before: Timestamp, now: Timestamp, limit: u32 },
     OutboxDone { shard: ShardId, epoch: Epoch, up_to: u64 },
     Lease(LeaseOp),
+    Shard(ShardOp),
     Close,
 }
 
 impl Op {
     /// Whether the write needs a transaction of its own.
     pub(super) fn stands_alone(&self) -> bool {
-        matches!(self, Self::Define(_) | Self::Retain { .. } | Self::OutboxDone { .. } | Self::Lease(_) | Self::Close)
+        matches!(
+            self,
+            Self::Define(_)
+                | Self::Retain { .. }
+                | Self::OutboxDone { .. }
+                | Self::Lease(_)
+                | Self::Shard(_)
+                | Self::Close
+        )
     }
 
     fn payload_bytes(&self) -> usize {
@@ -64,6 +74,7 @@ impl Op {
             | Self::Retain { .. }
             | Self::OutboxDone { .. }
             | Self::Lease(_)
+            | Self::Shard(_)
             | Self::Close => 0,
         }
     }
@@ -77,6 +88,8 @@ pub(super) enum Outcome {
     Claimed(Epoch),
     /// The term or life that a change of a lease left, if there is one.
     Lease(Option<u64>),
+    /// The shards that changed, with their epochs; none when the leader's term is over.
+    Shards(Option<Vec<(ShardId, Epoch)>>),
     Put(PutOutcome),
     Forgotten(u64),
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use motet_engine::id::{Epoch, Namespace, RunId, ShardId};
+use motet_engine::id::{Namespace, RunId};
 use motet_engine::time::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use tokio::sync::mpsc;
@@ -24,7 +24,8 @@ use super::plan::{KeyName, Known, Plan, Questions, Tail, UsedKey};
 use super::queue::{Op, Outcome, Status, Write};
 use super::reader::{column, name, number, run_id, state};
 use super::schema::Trouble;
-use super::{definition, lease, outbox, retention};
+use super::{definition, lease, outbox, retention, shard};
+use crate::shard_map::with_epochs;
 use crate::{StoreError, check};
 
 /// Writes in one commit.
@@ -65,17 +66,11 @@ impl Writer {
         status: Arc<Status>,
         lock: FolderLock,
     ) -> Result<Self, StoreError> {
-        let rows = connection
-            .fetch(sqlx::query("select shard, epoch, outbox from shard"))
-            .await
-            .map_err(Trouble::into_error)?;
+        let (shards, positions) = shard::restore(&mut connection).await.map_err(Trouble::into_error)?;
+        let lives = lease::lives(&mut connection).await.map_err(Trouble::into_error)?;
         let mut known = Known::default();
-        for row in &rows {
-            let shard = ShardId(number(row, 0)?);
-            known.epochs.insert(shard, Epoch(number(row, 1)?));
-            known.positions.insert(shard, number(row, 2)?);
-        }
-        known.lives = lease::lives(&mut connection).await.map_err(Trouble::into_error)?.into_iter().collect();
+        (known.shards, known.lives) = (shards, lives);
+        known.positions.extend(positions);
         Ok(Self { connection, writes, known, status, waiting: None, unmoved: true, lock })
     }
 
@@ -214,7 +209,7 @@ impl Writer {
         rows.iter().map(read).collect::<Result<_, StoreError>>().map_err(unreadable)
     }
 
-    /// Writes that have a transaction of their own: definitions and retention.
+    /// Writes that have a transaction of their own: definitions, leases, shards that change hands, retention.
     async fn alone(&mut self, write: Write) {
         if let Some(fault) = self.status.fault.get() {
             let error = StoreError::Storage(fault.clone());
@@ -237,7 +232,7 @@ impl Writer {
                 Ok(Ok(Outcome::Forgotten(gone.len() as u64)))
             }
             Op::OutboxDone { shard, epoch, up_to } => {
-                let current = self.known.epochs.get(shard).copied().unwrap_or_default();
+                let current = self.known.shards.epoch(*shard);
                 if let Err(fenced) = check::epoch(*shard, *epoch, current) {
                     return Ok(Err(fenced));
                 }
@@ -246,8 +241,14 @@ impl Writer {
             }
             Op::Lease(op) => {
                 let number = lease::change(&mut self.connection, op).await?;
-                self.known.lives = lease::lives(&mut self.connection).await?.into_iter().collect();
+                self.known.lives = lease::lives(&mut self.connection).await?;
                 Ok(Ok(Outcome::Lease(number)))
+            }
+            Op::Shard(op) => {
+                let rows = shard::change(&mut self.connection, &self.known, op).await?;
+                let changed = rows.as_deref().map(with_epochs);
+                self.known.shards.learn(rows.unwrap_or_default());
+                Ok(Ok(Outcome::Shards(changed)))
             }
             _ => Ok(Ok(Outcome::Done)),
         }

@@ -53,11 +53,11 @@ pub enum ForkError {
 
 impl Run {
     /// The first events of a new run that begins from a step of this one: submission, what is kept, and everything
-    /// that follows at once. Steps beside the named one keep their outputs where they have ended and run where not.
+    /// that follows at once. The shard is chosen as at a submission. Steps beside the named one keep their outputs where they have ended and run where not.
     ///
     /// # Errors
     /// When the fork names what does not exist or has not ended, or its input does not fit.
-    pub fn fork(&self, id: RunId, fork: Fork) -> Result<(Self, Vec<Event>), ForkError> {
+    pub fn fork(&self, id: RunId, fork: Fork, shards: u16) -> Result<(Self, Vec<Event>), ForkError> {
         let (step, _) = self.workflow.step(&fork.step).ok_or_else(|| ForkError::UnknownStep(Arc::clone(&fork.step)))?;
         let (kept, outputs) = self.kept(step, &fork.outputs)?;
         let submission = Submission {
@@ -71,10 +71,10 @@ impl Run {
             schema.validate(&submission.input).map_err(ForkError::Unfit)?;
         }
         let first = Event::Submitted(Arc::new(submission));
-        let Ok(run) = Self::begin(id, Arc::clone(&self.workflow), &first, fork.at) else {
+        let Ok(mut run) = Self::begin(id, Arc::clone(&self.workflow), &first, fork.at) else {
             return Err(ForkError::Unfit(vec![]));
         };
-        run.limit_key().map_err(|failure| ForkError::Unfit(vec![unfit_key(&failure)]))?;
+        run.join_group(shards).map_err(|failure| ForkError::Unfit(vec![unfit_key(&failure)]))?;
         let mut plan = Plan { run, now: fork.at, events: vec![first] };
         plan.record(Event::Forked { from: self.id, by: fork.by, step, kept, outputs: outputs.into() });
         plan.advance();

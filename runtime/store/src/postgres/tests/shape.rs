@@ -87,14 +87,10 @@ async fn every_question_has_its_index() {
     schema::run(&mut connection, fill).await.unwrap();
     let list = |workflow: bool, states: &[HeadState]| {
         let query = RunQuery {
-            namespace: Namespace::default(),
             workflow: workflow.then(|| Name::new("answer").unwrap()),
             states: states.to_vec(),
-            tag: None,
-            created_from: None,
-            created_before: None,
             before: Some(run(1)),
-            limit: 10,
+            ..RunQuery::newest(Namespace::default(), 10)
         };
         reader::list_text(&query).into_sql()
     };

@@ -1,16 +1,16 @@
-//! What goes into the election and what comes out of it.
+//! What goes into the election and what comes out of it: inputs with their answers, requests, news.
 //!
-//! Plain values. Used by the rules in `election`, by the loop that carries them out, and by the simulation.
+//! Holds no rules. Used by the election, its loop and its simulation.
 
 use std::time::Duration;
 
 use motet_store::port::Term;
 
-use super::clock::Moment;
+use crate::leader::clock::Moment;
 
 /// A question to Redis. One at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum RedisRequest {
+pub(in crate::leader) enum RedisRequest {
     Look,
     Acquire,
     Renew,
@@ -19,7 +19,7 @@ pub(super) enum RedisRequest {
 
 /// A question to the store. One at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum StoreRequest {
+pub(in crate::leader) enum StoreRequest {
     Look,
     /// Takes the term when at most so much is left of another's lease.
     Take(Duration),
@@ -29,14 +29,14 @@ pub(super) enum StoreRequest {
 
 /// Something that must be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Request {
+pub(in crate::leader) enum Request {
     Redis(RedisRequest),
     Store(StoreRequest),
 }
 
 /// What came back.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Answer {
+pub(in crate::leader) enum Answer {
     /// The lease is ours, or is prolonged.
     Ours,
     /// The term is ours.
@@ -51,7 +51,7 @@ pub(super) enum Answer {
 
 /// Something that happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Input {
+pub(in crate::leader) enum Input {
     /// Time went by.
     Tick,
     /// An answer to what was asked at that moment.
@@ -64,7 +64,7 @@ pub(super) enum Input {
 
 /// What others should hear of.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum News {
+pub(in crate::leader) enum News {
     /// This node leads, elected by Redis or by the store.
     Won { term: Term, by_redis: bool },
     /// This node leads again under its term: the store answered late, and nobody took the term meanwhile.
@@ -87,7 +87,7 @@ pub(super) enum News {
 
 /// What follows from an input.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Step {
-    pub(super) requests: Vec<Request>,
-    pub(super) news: Vec<News>,
+pub(in crate::leader) struct Step {
+    pub(in crate::leader) requests: Vec<Request>,
+    pub(in crate::leader) news: Vec<News>,
 }

@@ -1,0 +1,111 @@
+//! Questions to actors that may live on another node, and questions that come from there.
+//!
+//! Decides only where to ask and when to ask again; where shards are is the table's to say. Used by the router.
+
+use std::time::Duration;
+
+use motet_cluster::envelope::{Answer as Reply, NodeId};
+use motet_engine::access::Caller;
+use motet_engine::id::{RunId, ShardId};
+use tokio::time::Instant;
+
+use super::Router;
+use crate::address::Address;
+use crate::message::{Answer, Ask, RouteError};
+use crate::peers::{Missed, Peers};
+use crate::wire::Question;
+
+/// How long a question waits for news of a shard before its home is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Router {
+    /// Asks the actor at an address, wherever it lives, and waits at most `patience` for its answer. While the actor's
+    /// shard moves, the question waits for its new home.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn ask(&self, caller: &Caller, to: &Address, ask: Ask, patience: Duration) -> Result<Answer, RouteError> {
+        match (self.peers.get(), to) {
+            (Some(peers), Address::Run(run)) => {
+                let question = Question { caller: caller.clone(), to: to.clone(), ask };
+                self.ask_owner(peers, run.shard(), question, patience).await
+            }
+            _ => self.ask_here(caller, to, ask, patience).await,
+        }
+    }
+
+    async fn ask_owner(
+        &self,
+        peers: &Peers,
+        shard: ShardId,
+        question: Question,
+        patience: Duration,
+    ) -> Result<Answer, RouteError> {
+        let deadline = Instant::now() + patience;
+        let mut changes = peers.table.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let missed = if self.runs.epoch(shard).is_some() {
+                match self.ask_here(&question.caller, &question.to, question.ask.clone(), left).await {
+                    Err(error @ RouteError::NotOwner) => error,
+                    answered => return answered,
+                }
+            } else if let Some(home) = peers.home(shard) {
+                match peers.ask(&home, &question, left).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Missed::For(error)) => return Err(error),
+                    Err(Missed::Elsewhere(error)) => error,
+                }
+            } else {
+                RouteError::NotOwner
+            };
+            let pause = PAUSE.mul_f64(0.5 + self.entropy.fraction());
+            if Instant::now() + pause >= deadline {
+                return Err(missed);
+            }
+            // A change of any shard is looked at: they come in crowds or not at all.
+            let _ = tokio::time::timeout(pause, changes.changed()).await;
+        }
+    }
+
+    /// Answers a question of another node, from here or not at all.
+    pub(crate) async fn answer_peer(&self, question: &Question, patience: Duration) -> Result<Answer, RouteError> {
+        match self.ask_here(&question.caller, &question.to, question.ask.clone(), patience).await? {
+            // Whoever asked reads it from the store: a state may be larger than what travels between nodes.
+            Answer::State(state) => Ok(Answer::Progress { seq: state.seq, ended: state.phase.is_end() }),
+            answer => Ok(answer),
+        }
+    }
+
+    /// The answer to a question about a shard that this node does not serve.
+    pub(crate) fn not_mine(&self, shard: ShardId) -> Reply {
+        let home = self.peers.get().and_then(|peers| peers.home(shard).map(|home| (home, peers.table.version())));
+        let Some((home, version)) = home else { return Reply::NotOwner };
+        match NodeId::new(&home.node) {
+            Ok(owner) => Reply::Moved { owner, epoch: home.epoch, table_version: version.0 },
+            Err(_) => Reply::NotOwner,
+        }
+    }
+
+    /// Tells the node that serves a run's shard that the run was admitted.
+    pub(crate) fn tell_owner(&self, run: RunId) {
+        if let Some(peers) = self.peers.get() {
+            peers.tell_admitted(run);
+        }
+    }
+
+    /// Brings up a run that another node has admitted on a shard of this one.
+    pub(crate) async fn bring_up_admitted(&self, run: RunId) -> Reply {
+        if self.runs.epoch(run.shard()).is_none() {
+            return self.not_mine(run.shard());
+        }
+        if !self.runs.has_room() {
+            self.runs.backlog().leave(run.shard());
+        } else if let Err(error) = self.runs.activate(run).await {
+            tracing::debug!(%run, %error, "an admitted run is brought up later");
+            self.runs.backlog().leave(run.shard());
+        }
+        Reply::taken()
+    }
+}
