@@ -81,6 +81,13 @@ impl Census {
         self.citizens.iter().filter(|citizen| citizen.key().kind() == kind).count()
     }
 
+    /// Messages that wait for actors of some kinds.
+    #[must_use]
+    pub fn waiting(&self, kinds: &[&str]) -> u64 {
+        let asked = self.citizens.iter().filter(|citizen| kinds.contains(&citizen.key().kind()));
+        asked.map(|citizen| citizen.vitals.depth()).sum()
+    }
+
     /// What the census knows of one actor.
     #[must_use]
     pub fn line(&self, address: &Address) -> Option<CensusLine> {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use motet_cluster::envelope::{Answer as Reply, Envelope, Kind, Lane, NodeId, Parcel, Route};
 use motet_cluster::link::{ErrorClass, Handler, Link, LinkError};
+use motet_cluster::members::{Member, MemberState};
 use motet_cluster::shards::{Home, ShardTable};
 use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{RunId, ShardId};
@@ -30,8 +31,14 @@ const ADMITTED: Kind = Kind(2);
 /// A definition was put.
 const DEFINED: Kind = Kind(3);
 
+/// The receiver shall give its work away, or take some again.
+const DRAIN: Kind = Kind(4);
+
 /// Version of every payload.
 const VERSION: u32 = 1;
+
+/// How long a node may take to hear that it is to drain.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a message of which nothing depends may be on its way.
 const NEWS_PATIENCE: Duration = Duration::from_secs(5);
@@ -44,8 +51,10 @@ pub struct Peers {
     pub link: Arc<dyn Link>,
     /// Where shards are.
     pub table: Arc<ShardTable>,
-    /// Who the others are.
-    pub members: watch::Receiver<Arc<[NodeId]>>,
+    /// Which nodes there are, this one included.
+    pub members: watch::Receiver<Arc<Vec<Member>>>,
+    /// Whether this node is to give its work away; whoever started it acts on that.
+    pub draining: watch::Sender<bool>,
     /// What all nodes share.
     pub store: Arc<dyn Store>,
 }
@@ -119,8 +128,31 @@ impl Peers {
 
     /// Tells the other nodes that definitions have changed. Lossy: each looks by itself now and then.
     pub(crate) fn tell_defined(&self) {
-        for node in self.members.borrow().iter().filter(|node| **node != self.me) {
-            self.tell(node, Route::default(), DEFINED, Bytes::new());
+        let members = self.members.borrow().clone();
+        let others = members.iter().filter(|member| !member.is_self && !matches!(member.state, MemberState::Gone(_)));
+        for node in others.filter_map(|member| NodeId::new(&member.name).ok()) {
+            self.tell(&node, Route::default(), DEFINED, Bytes::new());
+        }
+    }
+
+    /// Has a node give its work away, or take some again. It has heard of it when this returns, not done it.
+    pub(crate) async fn drain(&self, name: &str, drain: bool) -> Result<(), RouteError> {
+        let unknown = || RouteError::Unknown(format!("node '{name}'"));
+        if *name == *self.me.as_str() {
+            self.draining.send_replace(drain);
+            return Ok(());
+        }
+        let there = self.members.borrow().iter().any(|member| member.name == name);
+        let node = NodeId::new(name).ok().filter(|_| there).ok_or_else(unknown)?;
+        let payload = Bytes::copy_from_slice(&[u8::from(drain)]);
+        let parcel =
+            Parcel { route: Route::default(), correlation: None, trace: None, kind: DRAIN, version: VERSION, payload };
+        match self.link.request(&node, Lane::Control, parcel, DRAIN_PATIENCE).await {
+            Ok(Reply::Ack(_)) => Ok(()),
+            Ok(Reply::Undecodable(why)) => Err(RouteError::Undecodable(format!("node '{name}': {why}"))),
+            Ok(Reply::Overloaded { .. }) => Err(RouteError::Overloaded(format!("node '{name}' takes no messages now"))),
+            Ok(_) => Err(Failure::new(FailureClass::Unavailable, format!("node '{name}' is not ready")).into()),
+            Err(error) => Err(Failure::new(FailureClass::Unavailable, format!("node '{name}': {error}")).into()),
         }
     }
 
@@ -202,7 +234,7 @@ impl Reception {
 #[async_trait]
 impl Handler for Reception {
     fn reads(&self, kind: Kind, version: u32) -> bool {
-        version == VERSION && [ASK, ADMITTED, DEFINED].contains(&kind)
+        version == VERSION && [ASK, ADMITTED, DEFINED, DRAIN].contains(&kind)
     }
 
     async fn receive(self: Arc<Self>, envelope: Envelope) -> Reply {
@@ -211,6 +243,10 @@ impl Handler for Reception {
             ADMITTED => match <[u8; 16]>::try_from(&envelope.parcel.payload[..]) {
                 Ok(bytes) => router.bring_up_admitted(RunId::from_bytes(bytes)).await,
                 Err(_) => Reply::Undecodable("a run's id has 16 bytes".to_owned()),
+            },
+            DRAIN => match envelope.parcel.payload[..] {
+                [drain @ (0 | 1)] => router.begin_drain(drain == 1),
+                _ => Reply::Undecodable("whether to drain is 0 or 1".to_owned()),
             },
             DEFINED => {
                 router.catalog().forget_newest();

@@ -4,7 +4,6 @@
 //! `election`; here is what asks Redis and the store, keeps time and tells others. Used by whoever plans for the
 //! cluster, and by the process, which stands down when it drains.
 
-mod clock;
 mod draw;
 mod election;
 mod settings;
@@ -26,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub use clock::{BootClock, Clock, Moment};
+use crate::clock::{BootClock, Moment, SystemBootClock};
 use election::{Answer, Election, Input, RedisRequest, Request, StoreRequest};
 pub use settings::{LeaderSettings, ROLE};
 
@@ -53,7 +52,7 @@ pub struct Leader {
 
 /// What the loop tells to those who ask.
 struct Shared {
-    clock: Arc<dyn Clock>,
+    clock: Arc<dyn BootClock>,
     now_known: Mutex<Known>,
 }
 
@@ -89,7 +88,7 @@ impl Leader {
         store: Arc<dyn LeaseStore>,
         redis: Option<Arc<dyn Lease>>,
     ) -> Result<Self, LeaderError> {
-        Self::start_with_clock(settings, holder, store, redis, Arc::new(BootClock))
+        Self::start_with_clock(settings, holder, store, redis, Arc::new(SystemBootClock))
     }
 
     /// As [`Leader::start`], by another clock.
@@ -101,7 +100,7 @@ impl Leader {
         holder: &str,
         store: Arc<dyn LeaseStore>,
         redis: Option<Arc<dyn Lease>>,
-        clock: Arc<dyn Clock>,
+        clock: Arc<dyn BootClock>,
     ) -> Result<Self, LeaderError> {
         let role = settings.check()?;
         let claim = Claim::new(role.clone(), holder);

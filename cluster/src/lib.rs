@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
 
+pub mod clock;
 pub mod envelope;
 pub mod leader;
 pub mod link;

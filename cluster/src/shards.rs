@@ -9,7 +9,6 @@
 //! it under the next epoch. A shard whose owner died: when the owner's lease has run out, the first live node in the
 //! shard's rendezvous order fences the owner and takes its shards; if it does not, the next in line does a little later.
 
-pub mod clock;
 mod contender;
 mod host;
 mod keeper;

@@ -77,7 +77,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("cluster.seeds", Slot::Text(|s| &mut s.cluster.seeds, check_seeds)),
     key("cluster.roles", Slot::Text(|s| &mut s.cluster.roles, check_roles)),
     key("cluster.labels", Slot::Text(|s| &mut s.cluster.labels, check_labels)),
-    key("cluster.weight", Slot::Count32(|s| &mut s.cluster.weight, 0, 10_000)),
+    key("cluster.weight", Slot::Count32(|s| &mut s.cluster.weight, 0, 1_000)),
     key("cluster.certificate", Slot::OptionalFolder(|s| &mut s.cluster.certificate)),
     key("cluster.key", Slot::OptionalFolder(|s| &mut s.cluster.key)),
     key("cluster.authority", Slot::OptionalFolder(|s| &mut s.cluster.authority)),

@@ -2,9 +2,11 @@
 //!
 //! Decides only where to ask and when to ask again; where shards are is the table's to say. Used by the router.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use motet_cluster::envelope::{Answer as Reply, NodeId};
+use motet_cluster::members::Member;
 use motet_engine::access::Caller;
 use motet_engine::id::{RunId, ShardId};
 use tokio::time::Instant;
@@ -93,6 +95,31 @@ impl Router {
         if let Some(peers) = self.peers.get() {
             peers.tell_admitted(run);
         }
+    }
+
+    /// The nodes that this one knows, itself included; none when it runs alone.
+    #[must_use]
+    pub fn members(&self) -> Option<Arc<Vec<Member>>> {
+        self.peers.get().map(|peers| peers.members.borrow().clone())
+    }
+
+    /// Has a node of the cluster give its work away, or take some again; returns when it has heard of it. Its shards
+    /// move one by one then, without an end to any run, and it goes on answering for all of them.
+    ///
+    /// # Errors
+    /// When this node runs alone, knows no such node, or does not reach it.
+    pub async fn drain(&self, node: &str, drain: bool) -> Result<(), RouteError> {
+        match self.peers.get() {
+            Some(peers) => peers.drain(node, drain).await,
+            None => Err(RouteError::Unknown(format!("node '{node}' in a cluster: this node runs alone; it"))),
+        }
+    }
+
+    /// This node gives its work away from now on, or takes some again.
+    pub(crate) fn begin_drain(&self, drain: bool) -> Reply {
+        let Some(peers) = self.peers.get() else { return Reply::NotOwner };
+        peers.draining.send_replace(drain);
+        Reply::taken()
     }
 
     /// Brings up a run that another node has admitted on a shard of this one.

@@ -7,11 +7,12 @@ use std::time::Duration;
 use motet_actors::message::{Answer, RouteError};
 use motet_actors::node::Node;
 use motet_actors::peers::Peers;
+use motet_cluster::clock::SystemBootClock;
 use motet_cluster::envelope::NodeId;
 use motet_cluster::link::loopback::Loopback;
 use motet_cluster::link::settings::Backoff;
 use motet_cluster::link::{Link, LinkSettings};
-use motet_cluster::shards::clock::SystemBootClock;
+use motet_cluster::members;
 use motet_cluster::shards::{
     KeeperParts, Member, Members, Own, PlannerParts, ShardKeeper, ShardPlanner, ShardSettings,
 };
@@ -60,7 +61,21 @@ struct Peer {
     link: Arc<dyn Link>,
     members: watch::Sender<Arc<Members>>,
     life: watch::Receiver<Option<Incarnation>>,
+    draining: watch::Sender<bool>,
     _planner: ShardPlanner,
+}
+
+/// A node as the others know it.
+fn alive(name: &str) -> members::Member {
+    members::Member {
+        name: name.to_owned(),
+        incarnation: Incarnation(0),
+        address: None,
+        state: members::MemberState::Alive,
+        profile: members::Profile { roles: members::Roles::all(), ..members::Profile::default() },
+        flaws: vec![],
+        is_self: false,
+    }
 }
 
 /// Nodes in one process: a store, a network, and who leads.
@@ -112,11 +127,13 @@ impl Cluster {
         link.drop_after = Duration::from_millis(500);
         link.backoff = Backoff { first: Duration::from_millis(5), most: Duration::from_millis(50) };
         let link: Arc<dyn Link> = self.network.join(link, self.network.book(), node.reception()).unwrap();
+        let draining = watch::Sender::new(false);
         node.join(Peers {
             me: id.clone(),
             link: Arc::clone(&link),
             table: Arc::clone(keeper.table()),
-            members: watch::channel(Arc::from(["a", "b", "c"].map(|name| NodeId::new(name).unwrap()))).1,
+            members: watch::channel(Arc::new(["a", "b", "c"].map(alive).to_vec())).1,
+            draining: draining.clone(),
             store: Arc::clone(node.store()),
         });
         // Everybody plans under the one term: that is allowed, and what the store is there to sort out.
@@ -129,7 +146,7 @@ impl Cluster {
             settings: Self::settings(),
         })
         .unwrap();
-        Peer { id, node, keeper: Some(keeper), link, members, life, _planner: planner }
+        Peer { id, node, keeper: Some(keeper), link, members, life, draining, _planner: planner }
     }
 
     /// Nodes of which each has its share of the shards.
@@ -165,7 +182,14 @@ impl Cluster {
                 let member = |(node, life, _): &(String, watch::Receiver<_>, _)| {
                     let incarnation: Option<Incarnation> = *life.borrow();
                     let node = node.clone();
-                    Some(Member { node, incarnation: incarnation?, weight: 1, serves_runs: true, draining: false })
+                    Some(Member {
+                        node,
+                        incarnation: incarnation?,
+                        weight: 1,
+                        serves_runs: true,
+                        draining: false,
+                        heard: true,
+                    })
                 };
                 let known: Arc<Members> = Arc::new(all.iter().filter_map(member).collect());
                 for (_, _, members) in &all {
@@ -287,4 +311,24 @@ async fn a_node_that_leaves_hands_its_runs_over_and_no_question_fails() {
     assert_eq!(output(&finish(&a.node, run).await), json!("late"));
     b.link.close(Duration::from_secs(1)).await;
     assert_eq!(b.node.end(Duration::ZERO).await, 0);
+}
+
+/// Any node passes it on that another one is to drain, and says so when it cannot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_may_be_asked_to_have_another_one_drain() {
+    let (_cluster, [a, b]) = Cluster::of(["a", "b"]).await;
+    for drain in [true, false] {
+        for peer in [&a, &b] {
+            a.node.router().drain(peer.id.as_str(), drain).await.unwrap();
+            assert_eq!(*peer.draining.borrow(), drain);
+        }
+    }
+    let unknown = a.node.router().drain("nobody", true).await;
+    assert!(matches!(&unknown, Err(RouteError::Unknown(what)) if what.contains("nobody")), "{unknown:?}");
+    // It is a member, but nobody is there.
+    let away = a.node.router().drain("c", true).await;
+    assert!(matches!(&away, Err(RouteError::Failed(failure)) if failure.message.contains("'c'")), "{away:?}");
+    let alone = crate::world::World::new();
+    let alone = alone.node().await.router().drain("a", true).await;
+    assert!(matches!(&alone, Err(RouteError::Unknown(what)) if what.contains("alone")), "{alone:?}");
 }

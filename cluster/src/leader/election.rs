@@ -27,9 +27,9 @@ use std::time::Duration;
 
 use motet_store::port::Term;
 
-use super::clock::Moment;
 use super::draw::Draw;
 use super::settings::LeaderSettings;
+use crate::clock::Moment;
 pub(super) use words::{Answer, Input, News, RedisRequest, Request, Step, StoreRequest};
 
 /// The election as one node sees it.

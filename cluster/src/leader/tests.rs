@@ -12,7 +12,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn at(millis: u64) -> Moment {
-    Moment::after(Duration::from_millis(millis))
+    Moment::new(Duration::from_millis(millis))
 }
 
 fn election(with_redis: bool) -> Election {
@@ -195,7 +195,7 @@ async fn the_lead_goes_from_hand_to_hand() {
 #[derive(Default)]
 struct SetClock(AtomicU64);
 
-impl Clock for SetClock {
+impl BootClock for SetClock {
     fn now(&self) -> Moment {
         at(self.0.load(Ordering::Relaxed))
     }
@@ -218,8 +218,8 @@ async fn who_stood_still_does_not_lead_although_nobody_told_it() {
 
 #[test]
 fn the_clock_of_the_machine_goes_on() {
-    let first = BootClock.now();
-    let second = BootClock.now();
+    let first = SystemBootClock.now();
+    let second = SystemBootClock.now();
     assert!(second >= first && second.since(first) < Duration::from_secs(5), "{first} {second}");
     assert!(first > Moment::default());
 }

@@ -136,7 +136,7 @@ pub struct Version {
     /// Version of the program.
     pub binary: String,
     /// The oldest and the newest version of the protocol between nodes that it speaks.
-    pub protocol: (u16, u16),
+    pub protocol: (u32, u32),
     /// The highest kind of event in journals that it understands.
     pub events: u32,
 }
@@ -150,7 +150,7 @@ impl Default for Version {
 impl Version {
     /// The newest version of the protocol that both speak.
     #[must_use]
-    pub fn common_protocol(&self, other: &Self) -> Option<u16> {
+    pub fn common_protocol(&self, other: &Self) -> Option<u32> {
         let (oldest, newest) = (self.protocol.0.max(other.protocol.0), self.protocol.1.min(other.protocol.1));
         (oldest <= newest).then_some(newest)
     }

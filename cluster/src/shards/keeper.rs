@@ -19,12 +19,12 @@ use motet_engine::id::{Epoch, ShardId};
 use motet_store::port::{Incarnation, Store};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::clock::{BootClock, Moment};
 use super::host::ShardHost;
 use super::machine::{Event, Machine, Order, Own};
 use super::members::Members;
 use super::settings::{SettingsError, ShardSettings};
 use super::table::{Home, ShardTable};
+use crate::clock::{BootClock, Moment};
 
 /// Commands that may wait for the loop.
 const COMMANDS: usize = 64;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use motet_store::port::Incarnation;
 
-use super::clock::Moment;
 use super::contender::mix;
 use super::settings::ShardSettings;
+use crate::clock::Moment;
 
 /// Longest pause between two attempts to register, in units of the first one.
 const LONGEST_PAUSE: u32 = 10;
@@ -105,7 +105,7 @@ impl Lease {
     }
 
     fn hold(&mut self, incarnation: Incarnation, sent_at: Moment, settings: &ShardSettings) {
-        let (until, renew_at) = (sent_at.after(settings.stop_after), sent_at.after(settings.renew_every));
+        let (until, renew_at) = (sent_at + settings.stop_after, sent_at + settings.renew_every);
         self.state = State::In { incarnation, until, renew_at };
     }
 
@@ -115,9 +115,9 @@ impl Lease {
         self.salt = mix(self.salt);
         let pause = jittered(settings.retry_after, self.salt);
         match &mut self.state {
-            State::In { renew_at, .. } => *renew_at = now.after(pause),
+            State::In { renew_at, .. } => *renew_at = now + pause,
             State::Out { try_at, tries } => {
-                *try_at = now.after(pause * 2u32.saturating_pow(*tries).min(LONGEST_PAUSE));
+                *try_at = now + pause * 2u32.saturating_pow(*tries).min(LONGEST_PAUSE);
                 *tries = tries.saturating_add(1);
             }
         }

@@ -14,13 +14,13 @@ use std::time::Duration;
 use motet_engine::id::{Epoch, ShardId};
 use motet_store::port::{Incarnation, LiveNode, MapVersion, ShardRow};
 
-use super::clock::Moment;
 use super::contender::{Contender, mix};
 use super::lease::{Lease, LeaseCall, jittered};
 use super::members::Members;
 use super::ownership::{Action, Ownership};
 use super::settings::ShardSettings;
 use super::view::View;
+use crate::clock::Moment;
 
 /// Added to the end of a lease before it is looked whether it was prolonged.
 const JUST_AFTER: Duration = Duration::from_millis(5);
@@ -313,13 +313,13 @@ impl Machine {
         self.looking = false;
         self.salt = mix(self.salt);
         let Answer::Looked(Look { version, rows, lives }) = answer else {
-            self.look_at = now.after(jittered(self.settings.retry_after, self.salt));
+            self.look_at = now + jittered(self.settings.retry_after, self.salt);
             return;
         };
         self.view.learn_rows(version, rows);
         let first_end = self.view.learn_lives(&lives);
-        let regular = sent_at.after(self.settings.look_every);
-        let early = first_end.map_or(regular, |left| now.after(left + JUST_AFTER));
+        let regular = sent_at + self.settings.look_every;
+        let early = first_end.map_or(regular, |left| now + left + JUST_AFTER);
         self.look_at = regular.min(early).max(now);
         // A life that is not among them was fenced, unless it is younger than the look: asking tells.
         if self.lease.held().is_some_and(|(own, _)| lives.iter().all(|life| life.incarnation != own)) {

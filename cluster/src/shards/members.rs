@@ -20,6 +20,9 @@ pub struct Member {
     pub serves_runs: bool,
     /// Whether it gives its shards away and takes no more.
     pub draining: bool,
+    /// Whether the rest was told by itself. Of one that lives and was not heard of nothing is known: it keeps what it
+    /// has and is given nothing new.
+    pub heard: bool,
 }
 
 /// The nodes that are known, by boot.

@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use motet_engine::id::{Epoch, ShardId};
 use motet_store::port::{Incarnation, ShardRow};
 
-use super::clock::Moment;
 use super::settings::ShardSettings;
 use super::view::View;
+use crate::clock::Moment;
 use line::Line;
 
 /// What is to be done.
@@ -189,7 +189,7 @@ impl Ownership {
     fn answered(&mut self, vain: bool, now: Moment) {
         self.seen = None;
         if vain {
-            self.patient_until = now.after(self.settings.retry_after);
+            self.patient_until = now + self.settings.retry_after;
         }
     }
 
@@ -271,7 +271,7 @@ impl Ownership {
             Will::Serves => None,
             Will::Drains if view.others().is_empty() => None,
             Will::Drains => {
-                let alone_at = self.unwilling_since.after(self.settings.drain_alone_after);
+                let alone_at = self.unwilling_since + self.settings.drain_alone_after;
                 if now < alone_at {
                     self.wake_by(alone_at);
                 }

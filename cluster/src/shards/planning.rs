@@ -5,7 +5,7 @@
 //! so that the list of nodes shows who is there. Never moves a shard itself. Started by the server on every node; it
 //! works where the leader is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use motet_engine::id::{Epoch, Name, ShardId};
@@ -13,12 +13,12 @@ use motet_store::StoreError;
 use motet_store::port::{Assignment, Incarnation, LiveNode, MapVersion, ShardRow, Store, Term};
 use tokio::sync::watch;
 
-use super::clock::{BootClock, Moment};
 use super::contender::Contender;
 use super::members::Members;
 use super::planner::{PlanLimits, Situation, plan};
 use super::settings::{SettingsError, ShardSettings};
 use super::view::View;
+use crate::clock::{BootClock, Moment};
 
 /// A node to which so many shards in turn were planned in vain gets no more of them for a while.
 const VAIN: u32 = 3;
@@ -32,6 +32,8 @@ pub struct Planning {
     view: View,
     /// The nodes that may own shards, by name.
     nodes: BTreeMap<String, Contender>,
+    /// Those of them that have not told what they are: they keep what they have and get nothing new.
+    unheard: BTreeSet<String>,
     /// Since when they are these; none before the first look.
     since: Option<Moment>,
     /// What was planned and has not come about yet: epoch and target.
@@ -45,7 +47,8 @@ impl Planning {
     #[must_use]
     pub fn new(settings: ShardSettings) -> Self {
         let view = View::new(Contender::new("", 1), settings.shards);
-        Self { settings, view, nodes: BTreeMap::new(), since: None, wanted: BTreeMap::new(), vain: BTreeMap::new() }
+        let (nodes, unheard, wanted, vain) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        Self { settings, view, nodes, unheard, since: None, wanted, vain }
     }
 
     /// The version after which changes are to be read.
@@ -65,6 +68,8 @@ impl Planning {
         self.view.learn_rows(version, rows);
         self.view.learn_members(members);
         self.view.learn_lives(lives);
+        let unheard = self.view.lives().filter_map(|(_, _, member)| member.filter(|member| !member.heard));
+        self.unheard = unheard.map(|member| member.node.clone()).collect();
         let serves = self.view.lives().filter_map(|(_, leased, member)| {
             let member = member.filter(|member| leased && member.serves_runs && !member.draining)?;
             Some((member.node.clone(), Contender::new(&member.node, member.weight)))
@@ -113,7 +118,7 @@ impl Planning {
             nodes: &nodes,
             rows: self.view.rows(),
             lives: &|incarnation| self.view.is_leased(incarnation) == Some(true),
-            closed: &|node| self.vain.get(node).is_some_and(|(count, _)| *count >= VAIN),
+            closed: &|node| self.unheard.contains(node) || self.vain.get(node).is_some_and(|(count, _)| *count >= VAIN),
             settled: self.since.is_some_and(|since| now.since(since) >= self.settings.settle),
             limits: PlanLimits { load_percent: self.settings.load_percent, moves: self.settings.max_moves_at_once },
         };

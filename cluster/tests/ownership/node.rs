@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use motet_cluster::shards::clock::Moment;
+use motet_cluster::clock::Moment;
 use motet_cluster::shards::{Event, Machine, Members, Own, Planning, ShardSettings};
 use motet_engine::id::{Epoch, ShardId};
 use motet_store::port::{Incarnation, Term};

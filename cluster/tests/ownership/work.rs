@@ -117,7 +117,7 @@ impl World {
     pub(crate) fn gossip(&mut self) {
         let member = |node: &crate::node::Node| {
             let (incarnation, draining) = node.told?;
-            Some(Member { node: node.name.clone(), incarnation, weight: 1, serves_runs: true, draining })
+            Some(Member { node: node.name.clone(), incarnation, weight: 1, serves_runs: true, draining, heard: true })
         };
         let members: Arc<Members> = Arc::new(self.nodes.values().filter_map(member).collect());
         self.gossips += 1;

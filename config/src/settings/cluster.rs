@@ -117,6 +117,13 @@ pub(crate) fn check_labels(text: &str) -> Result<(), String> {
         if !fine {
             return Err(format!("'{label}' is no label; write name=value, such as gpu=h100"));
         }
+        let (name, value) = label.split_once('=').unwrap_or_default();
+        if name.trim().chars().count() > 63 || value.trim().chars().count() > 255 {
+            return Err(format!("the label '{}' is too long: names have up to 63 characters, values 255", name.trim()));
+        }
+    }
+    if parts(text).count() > 64 {
+        return Err("a node has up to 64 labels".to_owned());
     }
     Ok(())
 }

@@ -56,6 +56,8 @@ pub enum Action {
     WriteIndex,
     /// Read the node's state.
     ReadNode,
+    /// Have a node give its work away, or take some again.
+    ControlNode,
 }
 
 /// Who asks, for which namespace, as part of which trace: travels with every message.

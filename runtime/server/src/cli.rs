@@ -9,6 +9,7 @@ pub(crate) mod client;
 mod cluster;
 mod config;
 pub(crate) mod definitions;
+mod drain;
 mod events;
 pub(crate) mod failure;
 mod fetch;
@@ -100,6 +101,8 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// See the nodes together: who lives, who leads, who serves what.
     Cluster(cluster::ClusterArgs),
+    /// Let a node give its work away, and wait until it has.
+    Drain(drain::DrainArgs),
     /// See and check settings.
     Config(config::ConfigArgs),
     /// Say which version this is.
@@ -174,6 +177,7 @@ fn execute(context: &Context, command: Command) -> CliResult {
             Command::Models(args) => Box::pin(models::execute(context, args)).await,
             Command::Indexes(args) => Box::pin(indexes::execute(context, args)).await,
             Command::Cluster(args) => Box::pin(cluster::execute(context, args)).await,
+            Command::Drain(args) => Box::pin(drain::execute(context, args)).await,
             Command::Migrate(args) => Box::pin(migrate::execute(context, args)).await,
             Command::Config(args) => config::execute(context, args),
             Command::Version => version(context),
@@ -233,6 +237,9 @@ mod tests {
             ("motet runs list --state nonsense", false),
             ("motet runs list --output json --server http://x", true),
             ("motet demo --offline --question a --question b", true),
+            ("motet drain motet-1 --wait 5m", true),
+            ("motet drain motet-1 --undo --wait 5m", false),
+            ("motet drain", false),
             ("motet sing", false),
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).is_ok(), fits, "{line}");

@@ -63,6 +63,8 @@ pub struct App {
     pub(crate) key_life: Duration,
     /// Name of the node.
     pub(crate) name: String,
+    /// Whether it has the role `api`.
+    pub(crate) answers_clients: bool,
     /// When the server started.
     pub(crate) started_at: Timestamp,
     /// The same for measuring.
@@ -110,6 +112,7 @@ impl App {
             request_timeout: settings.http.request_timeout,
             key_life: KEY_LIFE,
             name: settings.node.name.clone(),
+            answers_clients: settings.cluster.address.is_none() || settings.cluster.roles().contains(&"api"),
             started_at: router.now(),
             started: Instant::now(),
             stopping: CancellationToken::new(),
@@ -127,11 +130,17 @@ impl App {
             .route("/metrics", get(health::metrics));
         let routes = match surface {
             Surface::Admin => health,
-            Surface::Api => health.merge(api()),
+            Surface::Api if self.answers_clients => health.merge(api()),
+            Surface::Api => health.merge(nodes()),
+        };
+        let nothing = if self.answers_clients || surface == Surface::Admin {
+            "there is nothing at this path; see /openapi.json"
+        } else {
+            "this node has not the role 'api': ask one that has, see /api/v1/cluster"
         };
         routes
             .route_layer(axum::middleware::from_fn(name_route))
-            .fallback(async || Problem::new(404, "unknown_route", "there is nothing at this path; see /openapi.json"))
+            .fallback(async move || Problem::new(404, "unknown_route", nothing))
             .method_not_allowed_fallback(async || {
                 Problem::new(
                     405,
@@ -182,8 +191,15 @@ fn api() -> axum::Router<Arc<App>> {
         .route("/api/v1/runs/{id}/signals/{name}", post(steering::signal))
         .route("/api/v1/runs/{id}/events", get(events::events))
         .route("/api/v1/runs/{id}/why", get(why::why))
+        .merge(nodes())
+}
+
+/// What every node answers, whatever its roles.
+fn nodes() -> axum::Router<Arc<App>> {
+    axum::Router::new()
         .route("/api/v1/actors", get(actors::list))
         .route("/api/v1/cluster", get(cluster::show))
         .route("/api/v1/node", get(node::show))
+        .route("/api/v1/nodes/{name}/drain", post(cluster::drain))
         .route("/openapi.json", get(document::show))
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// How long a suite may take in the short form, in seconds. The others get [`BUDGET`].
-const BUDGETS: [(&str, u64); 12] = [
+const BUDGETS: [(&str, u64); 13] = [
     ("engine", 20),
     ("engine/properties", 60),
     ("store", 90),
@@ -25,6 +25,7 @@ const BUDGETS: [(&str, u64); 12] = [
     ("models", 60),
     ("vectors", 40),
     ("tests/behaviour", 60),
+    ("tests/cluster", 90),
     ("tests/cold_start", 60),
     ("tests/faults", 300),
     ("tests/simulation", 60),

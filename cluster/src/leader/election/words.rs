@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use motet_store::port::Term;
 
-use crate::leader::clock::Moment;
+use crate::clock::Moment;
 
 /// A question to Redis. One at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

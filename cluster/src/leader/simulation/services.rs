@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use motet_store::port::Term;
 
-use super::super::clock::Moment;
 use super::super::election::{Answer, RedisRequest, StoreRequest};
+use crate::clock::Moment;
 
 /// One Redis: a lease that may be forgotten.
 #[derive(Debug, Default)]

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use motet_store::port::Term;
 
-use super::super::clock::Moment;
 use super::super::draw::Draw;
 use super::super::election::{Answer, Election, Input, News, Request, StoreRequest};
 use super::super::settings::LeaderSettings;
 use super::services::{ModelRedis, ModelStore};
+use crate::clock::Moment;
 
 /// How often a leader does something.
 const WORK_MS: u64 = 200;
@@ -68,7 +68,7 @@ pub(super) struct World {
 }
 
 fn at(millis: u64) -> Moment {
-    Moment::after(Duration::from_millis(millis))
+    Moment::new(Duration::from_millis(millis))
 }
 
 impl World {

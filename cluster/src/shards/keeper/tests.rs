@@ -8,7 +8,7 @@ use motet_engine::id::Name;
 use motet_store::memory::MemoryStore;
 
 use super::*;
-use crate::shards::clock::SystemBootClock;
+use crate::clock::SystemBootClock;
 use crate::shards::members::Member;
 use crate::shards::planning::{PlannerParts, ShardPlanner};
 
@@ -66,7 +66,7 @@ struct Slept(AtomicU64);
 
 impl BootClock for Slept {
     fn now(&self) -> Moment {
-        SystemBootClock.now().after(Duration::from_secs(self.0.load(Ordering::SeqCst)))
+        SystemBootClock.now() + Duration::from_secs(self.0.load(Ordering::SeqCst))
     }
 }
 
@@ -109,6 +109,7 @@ fn gossip(nodes: &[(&str, &Node)]) -> Arc<Members> {
         weight: 1,
         serves_runs: true,
         draining: false,
+        heard: true,
     };
     Arc::new(nodes.iter().map(member).collect())
 }

@@ -55,15 +55,15 @@ impl Stage {
             match order.clone() {
                 Order::Ask { number, call } => {
                     let answer = self.ask(call);
-                    self.on_the_way.push((now.after(WAY), Event::Answered { number, answer }));
+                    self.on_the_way.push((now + WAY, Event::Answered { number, answer }));
                 }
                 Order::TakeOver(shard, epoch) => {
                     self.serving.insert(shard);
-                    self.on_the_way.push((now.after(WAY), Event::TookOver(shard, epoch)));
+                    self.on_the_way.push((now + WAY, Event::TookOver(shard, epoch)));
                 }
                 Order::HandOver(shard, epoch) => {
                     self.serving.remove(&shard);
-                    self.on_the_way.push((now.after(WAY), Event::HandedOver(shard, epoch)));
+                    self.on_the_way.push((now + WAY, Event::HandedOver(shard, epoch)));
                 }
                 Order::Lost(shard, _) => _ = self.serving.remove(&shard),
             }
@@ -88,7 +88,7 @@ impl Stage {
 
     /// Lives for a while, step by millisecond.
     fn live(&mut self, long: Duration) {
-        let end = self.now().after(long);
+        let end = self.now() + long;
         while self.now() < end {
             let now = self.now();
             let due: Vec<_> = {

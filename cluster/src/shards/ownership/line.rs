@@ -9,7 +9,7 @@ use std::time::Duration;
 use motet_engine::id::{Epoch, ShardId};
 use motet_store::port::{Incarnation, ShardRow};
 
-use crate::shards::clock::Moment;
+use crate::clock::Moment;
 use crate::shards::contender::place_in_line;
 use crate::shards::view::View;
 
@@ -64,7 +64,7 @@ impl Line {
                 *since = (row.epoch, now);
             }
             let place = place(row, view).min(PATIENCE);
-            let turn = since.1.after(pause * u32::try_from(place).unwrap_or(u32::MAX));
+            let turn = since.1 + pause * u32::try_from(place).unwrap_or(u32::MAX);
             if now < turn {
                 due.next = Some(due.next.map_or(turn, |earlier| earlier.min(turn)));
                 continue;

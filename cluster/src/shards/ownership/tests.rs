@@ -117,6 +117,7 @@ fn free_shards_are_taken_in_turn() {
                 weight: 1,
                 serves_runs: life.node == "b" && told.len() == 2,
                 draining: true,
+                heard: true,
             };
             let members: Members = told.iter().filter(|life| life.incarnation != LIFE).map(no_runs).collect();
             node.view.learn_lives(&told);
@@ -263,6 +264,7 @@ fn who_drains_waits_for_the_leader_and_then_gives_away_by_itself() {
         weight: 1,
         serves_runs: true,
         draining: true,
+        heard: true,
     };
     last.view.learn_members(Arc::new(lives(&ALL).into_iter().map(drains).collect()));
     last.ownership.drain(true, at(0));

@@ -35,6 +35,7 @@ fn members(of: &[(u64, bool)]) -> Arc<Members> {
         weight: 1,
         serves_runs: true,
         draining: *draining,
+        heard: true,
     };
     Arc::new(of.iter().map(member).collect())
 }

@@ -2,28 +2,36 @@
 //!
 //! Decides nothing: the cluster's own loops do. Used by `bootstrap` where the settings name an address for the link.
 
+mod belonging;
 mod roster;
+mod tending;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use motet_actors::node::Node;
 use motet_actors::peers::Peers;
+use motet_cluster::clock::SystemBootClock;
 use motet_cluster::envelope::NodeId;
 use motet_cluster::leader::{Leader, LeaderSettings};
 use motet_cluster::link::grpc::tls::TlsSettings;
 use motet_cluster::link::grpc::{self, GrpcSettings, Security};
 use motet_cluster::link::node::NodeLink;
 use motet_cluster::link::{Link as _, LinkSettings};
-use motet_cluster::shards::clock::SystemBootClock;
+use motet_cluster::members::{Capacity, MemberSettings, Profile, Role, Roles, Version};
 use motet_cluster::shards::{KeeperParts, Own, PlannerParts, ShardKeeper, ShardPlanner, ShardSettings};
 use motet_config::Settings;
 use motet_engine::id::Name;
-use motet_store::port::Lease;
+use motet_store::codec::JOURNAL_VERSION;
+use motet_store::port::{Incarnation, Lease};
 use motet_store::redis::{RedisSettings, RedisVolatile};
+use tokio::sync::watch;
 
+use belonging::{Belonging, BelongingParts};
 use roster::Roster;
+use tending::Tending;
 
 /// How long a node waits for its first lease.
 const FIRST_LEASE: Duration = Duration::from_secs(15);
@@ -33,11 +41,11 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What makes a node one of several.
 pub(super) struct Membership {
-    keeper: ShardKeeper,
-    leader: Leader,
     link: Arc<NodeLink>,
+    belonging: Belonging,
+    draining: watch::Sender<bool>,
+    tending: Tending,
     _planner: ShardPlanner,
-    _roster: Roster,
 }
 
 impl Membership {
@@ -46,27 +54,30 @@ impl Membership {
         let Some(listen) = settings.cluster.address else { return Ok(None) };
         let own = Identity::of(settings)?;
         let store = Arc::clone(node.store());
-        let roster = Roster::start(Arc::clone(&store), own.weight);
+        let roster = Roster::new(own.weight);
         let shards = ShardSettings::new(settings.runs.shards);
         let keeper = ShardKeeper::start(KeeperParts {
             store: Arc::clone(&store),
             host: node.shard_host(),
             own: Own {
                 node: own.node.to_string(),
-                address: own.advertise.clone(),
+                address: own.advertise.to_string(),
                 weight: own.weight,
-                serves_runs: own.serves_runs,
+                serves_runs: own.roles.has(Role::Runs),
             },
-            members: roster.members(),
+            members: roster.contenders(),
             clock: Arc::new(SystemBootClock),
             settings: shards.clone(),
         })?;
-        let mut life = keeper.life();
-        let incarnation = tokio::time::timeout(FIRST_LEASE, life.wait_for(Option::is_some)).await;
-        let incarnation = incarnation.ok().and_then(|life| life.ok().and_then(|life| *life));
-        let incarnation = incarnation.context("the store gave this node no lease; see the log")?;
+        let incarnation = first_life(&keeper).await?;
+        let link_settings = LinkSettings::new(own.cluster.clone(), own.node.clone(), incarnation);
+        let version = Version {
+            binary: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: (*link_settings.protocols.start(), *link_settings.protocols.end()),
+            events: u32::from(JOURNAL_VERSION),
+        };
         let link = grpc::start(
-            LinkSettings::new(own.cluster, own.node.clone(), incarnation),
+            link_settings,
             GrpcSettings { listen, advertise: settings.cluster.advertise, security: security(settings)? },
             roster.book(),
             node.reception(),
@@ -81,30 +92,59 @@ impl Membership {
             store: Arc::clone(&store),
             role,
             term: leader.watch(),
-            members: roster.members(),
+            members: roster.contenders(),
             clock: Arc::new(SystemBootClock),
             settings: shards,
         })?;
-        node.join(Peers {
-            me: own.node,
+        let (draining, drains) = watch::channel(false);
+        let peers = Peers {
+            me: own.node.clone(),
             link: Arc::clone(&link) as Arc<_>,
             table: Arc::clone(keeper.table()),
-            members: roster.names(),
-            store,
+            members: roster.list(),
+            draining: draining.clone(),
+            store: Arc::clone(&store),
+        };
+        let belonging = Belonging::start(BelongingParts {
+            settings: MemberSettings {
+                cluster: own.cluster.to_string(),
+                seeds: settings.cluster.seeds(),
+                ..MemberSettings::default()
+            },
+            name: own.node.to_string(),
+            address: own.advertise,
+            profile: own.profile(settings, version),
+            datagrams: Arc::clone(link.gossip()) as Arc<_>,
+            store: store as Arc<_>,
+            life: keeper.life(),
+            draining: drains.clone(),
+            router: Arc::clone(node.router()),
+            roster,
         });
+        node.join(peers);
         tracing::info!(address = %own.advertise, %incarnation, "member of the cluster");
-        Ok(Some(Self { keeper, leader, link, _planner: planner, _roster: roster }))
+        let tending = Tending::start(keeper, leader, drains);
+        Ok(Some(Self { link, belonging, draining, tending, _planner: planner }))
     }
 
     /// Hands everything over, at most within `patience`, and leaves.
     pub(super) async fn leave(self, patience: Duration) {
-        self.leader.stop().await;
-        let left = self.keeper.stop(patience).await;
+        // Others hear of it while shards are handed over.
+        self.draining.send_replace(true);
+        let left = self.tending.end(patience).await;
         if left > 0 {
             tracing::warn!(shards = left, "shards were not handed over in time; others take them when they see it");
         }
+        self.belonging.leave().await;
         self.link.close(LAST_WORDS).await;
     }
+}
+
+async fn first_life(keeper: &ShardKeeper) -> anyhow::Result<Incarnation> {
+    let mut life = keeper.life();
+    let first = tokio::time::timeout(FIRST_LEASE, life.wait_for(Option::is_some)).await;
+    let first = first.ok().and_then(|life| life.ok().and_then(|life| *life));
+    first.context("the store gave this node no lease; see the log")
 }
 
 /// What this node is to others.
@@ -112,9 +152,9 @@ struct Identity {
     cluster: Name,
     node: NodeId,
     /// Where others reach it.
-    advertise: String,
+    advertise: SocketAddr,
     weight: u32,
-    serves_runs: bool,
+    roles: Roles,
 }
 
 impl Identity {
@@ -131,14 +171,34 @@ impl Identity {
         if advertise.ip().is_unspecified() || advertise.port() == 0 {
             bail!("cluster.advertise: other nodes cannot reach {advertise}; name the address that they can reach");
         }
-        let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let weight = match cluster.weight {
             0 => u32::try_from(processors()).unwrap_or(u32::MAX),
             weight => weight,
         };
-        let serves_runs = cluster.roles().contains(&"runs");
-        Ok(Self { cluster: name, node, advertise: advertise.to_string(), weight, serves_runs })
+        let roles = cluster.roles().into_iter().map(str::parse).collect::<Result<_, _>>().context("cluster.roles")?;
+        Ok(Self { cluster: name, node, advertise, weight, roles })
     }
+
+    /// What it tells others of itself.
+    fn profile(&self, settings: &Settings, version: Version) -> Profile {
+        let http = settings.http.address;
+        Profile {
+            roles: self.roles,
+            labels: settings.cluster.labels(),
+            capacity: Capacity {
+                cores: u32::try_from(processors()).unwrap_or(u32::MAX),
+                memory_bytes: settings.models.memory_bytes,
+                weight: f64::from(self.weight),
+            },
+            version,
+            http: (!http.ip().is_unspecified() && http.port() != 0).then(|| http.to_string()),
+            ..Profile::default()
+        }
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Where the leader is elected first; the store alone decides where there is none.

@@ -9,6 +9,9 @@ use super::Context;
 use super::failure::CliResult;
 use super::output::{Output, items, text};
 
+/// How many roles there are.
+const ROLES: usize = 5;
+
 /// Arguments of `motet cluster`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -41,17 +44,37 @@ fn show(output: &Output, cluster: &Value) -> CliResult {
     output.line(format!("leader   {leader}"))?;
     let (count, unserved, moving) = (text(shards, "count"), text(shards, "unserved"), text(shards, "moving"));
     output.line(format!("shards   {count}, {unserved} unserved, {moving} moving"))?;
+    if cluster["version_skew"] == true {
+        output.line(output.paint.yellow("nodes run different versions: fine while an upgrade rolls, not for long"))?;
+    }
     let rows = items(cluster, "nodes").iter().map(|node| {
         let left = node["lease_left_ms"].as_u64().unwrap_or_default();
-        let state = output.paint.state(if left == 0 { "lost" } else { "alive" });
+        let state = match (left, node["draining"] == true) {
+            (0, _) => "lost".to_owned(),
+            (_, true) => "draining".to_owned(),
+            _ => text(node, "state"),
+        };
+        let roles: Vec<_> = items(node, "roles").iter().filter_map(Value::as_str).collect();
+        let roles = if roles.len() == ROLES { "all".to_owned() } else { roles.join(" ") };
         [
             text(node, "name"),
-            state,
+            output.paint.state(&state),
             text(node, "incarnation"),
             text(node, "address"),
+            roles,
+            text(node, "version"),
             text(node, "shards"),
             text(node, "coming"),
+            text(node, "live_runs"),
         ]
     });
-    output.table(["node", "state", "life", "address", "shards", "coming"], &[4, 5], rows.collect())
+    let header = ["node", "state", "life", "address", "roles", "version", "shards", "coming", "live runs"];
+    output.table(header, &[6, 7, 8], rows.collect())?;
+    for node in items(cluster, "nodes") {
+        let (name, why) = (text(node, "name"), text(node, "why"));
+        if !why.is_empty() {
+            output.note(format!("{name}: {why}"));
+        }
+    }
+    Ok(())
 }

@@ -80,7 +80,7 @@ impl Paint {
             "succeeded" | "ready" | "created" | "alive" => self.green(state),
             "failed" | "timed_out" | "lost" => self.red(state),
             "running" | "loading" | "waiting" => self.cyan(state),
-            "cancelled" | "paused" => self.yellow(state),
+            "cancelled" | "paused" | "suspect" | "unheard" | "draining" => self.yellow(state),
             _ => state.to_owned(),
         }
     }

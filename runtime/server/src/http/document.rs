@@ -22,7 +22,7 @@ use super::{
     paths(
         runs::submit, runs::list, runs::show, steering::cancel, steering::pause, steering::resume, steering::retry,
         steering::fork, steering::signal, schedules::delete, events::events, why::why, infer::infer, check::check,
-        actors::list, cluster::show, node::show, health::live, health::ready, health::metrics,
+        actors::list, cluster::show, cluster::drain, node::show, health::live, health::ready, health::metrics,
     ),
     components(schemas(
         problem::ProblemView<'_>, problem::Mistake, run_view::RunState, definitions::DefinitionView<'_>, definitions::List<'_>,

@@ -1,8 +1,11 @@
 //! Time since the machine was booted, the time in which it was suspended included.
 //!
 //! A lease must be measured with such a clock: one that stands still while the machine sleeps lets it wake up in the
-//! belief that its lease lasts. Used by everything here that measures leases.
+//! belief that its lease lasts. Never compared with the clocks of other nodes. Used by the election and by everything
+//! that measures leases.
 
+use std::fmt;
+use std::ops::Add;
 use std::time::Duration;
 
 /// A moment, as time since the boot of the machine. Means nothing on another machine.
@@ -16,12 +19,6 @@ impl Moment {
         Self(since_boot)
     }
 
-    /// The moment so much later.
-    #[must_use]
-    pub fn after(self, pause: Duration) -> Self {
-        Self(self.0.saturating_add(pause))
-    }
-
     /// The time from an earlier moment to this one; zero when it was not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -32,6 +29,21 @@ impl Moment {
     #[must_use]
     pub const fn since_boot(self) -> Duration {
         self.0
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    /// The moment so much later.
+    fn add(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(time))
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} s", self.0.as_secs_f64())
     }
 }
 
@@ -67,7 +79,7 @@ mod tests {
     fn the_clock_goes_on_and_moments_compare() {
         let (early, late) = (SystemBootClock.now(), SystemBootClock.now());
         assert!(late >= early && early > Moment::default());
-        let later = late.after(Duration::from_secs(3));
+        let later = late + Duration::from_secs(3);
         assert_eq!((later.since(late), late.since(later)), (Duration::from_secs(3), Duration::ZERO));
     }
 }
