@@ -9,6 +9,7 @@ pub mod echo;
 pub mod floor;
 pub mod load;
 pub mod machine;
+pub mod nodes;
 pub mod peers;
 pub mod short_run;
 pub mod three_steps;

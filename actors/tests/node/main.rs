@@ -6,6 +6,7 @@
 mod cluster;
 mod egress;
 mod limits;
+mod newer;
 mod schedules;
 mod steering;
 mod world;

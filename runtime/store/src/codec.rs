@@ -22,6 +22,9 @@ pub const MAX_BYTES: usize = 16 << 20;
 /// and far before a thread's stack ends.
 const MAX_DEPTH: usize = 512;
 
+/// How serde says that an enum has no such variant.
+const UNKNOWN_KIND: &str = "unknown variant";
+
 const DISPOSABLE: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Varint,
@@ -48,6 +51,9 @@ pub enum CodecError {
     /// The value cannot be written in this form.
     #[error("the value cannot be encoded: {0}")]
     Encode(String),
+    /// The value has a kind that this program does not know.
+    #[error("{0}: a newer version of the program may have written it; upgrade this node")]
+    UnknownKind(String),
     /// The bytes are no such value.
     #[error("the bytes cannot be decoded: {0}")]
     Decode(String),
@@ -75,7 +81,13 @@ pub fn decode_journal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError
     let mut rest = versioned(bytes, JOURNAL_VERSION)?;
     let mut decoder = rmp_serde::Deserializer::new(&mut rest);
     decoder.set_max_depth(MAX_DEPTH);
-    let value = T::deserialize(&mut decoder).map_err(|error| CodecError::Decode(error.to_string()))?;
+    let value = T::deserialize(&mut decoder).map_err(|error| match error {
+        // Serde's own words for a kind that an enum does not have; whatever lists those that it has is left out.
+        rmp_serde::decode::Error::Syntax(words) if words.starts_with(UNKNOWN_KIND) => {
+            CodecError::UnknownKind(words.split(',').next().unwrap_or_default().to_owned())
+        }
+        error => CodecError::Decode(error.to_string()),
+    })?;
     // Bytes that nothing reads mean that this is a payload of another shape.
     if !rest.is_empty() {
         return Err(CodecError::Decode(format!("{} bytes follow the value", rest.len())));
@@ -160,6 +172,13 @@ mod tests {
         let disposable = encode_disposable(&facts()).unwrap();
         assert_eq!(decode_disposable::<Vec<Fact>>(&disposable).unwrap(), facts());
         assert!(disposable.len() < journal.len());
+    }
+
+    #[test]
+    fn a_kind_that_only_a_newer_version_knows_is_told_as_such() {
+        let newer = encode_journal(&serde_json::json!([{"Vanished": {"to": 1}}])).unwrap();
+        let told = decode_journal::<Vec<Fact>>(&newer).unwrap_err();
+        assert!(matches!(&told, CodecError::UnknownKind(what) if what.contains("Vanished")), "{told}");
     }
 
     #[test]
