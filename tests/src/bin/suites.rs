@@ -15,11 +15,12 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// How long a suite may take in the short form, in seconds. The others get [`BUDGET`].
-const BUDGETS: [(&str, u64); 13] = [
+const BUDGETS: [(&str, u64); 14] = [
     ("engine", 20),
     ("engine/properties", 60),
     ("store", 90),
     ("actors/node", 40),
+    ("cluster", 40),
     ("cluster/leader", 120),
     ("cluster/ownership", 60),
     ("models", 60),

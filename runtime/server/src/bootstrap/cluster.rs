@@ -25,7 +25,7 @@ use motet_cluster::shards::{KeeperParts, Own, PlannerParts, ShardKeeper, ShardPl
 use motet_config::Settings;
 use motet_engine::id::Name;
 use motet_store::codec::JOURNAL_VERSION;
-use motet_store::port::{Incarnation, Lease};
+use motet_store::port::{Incarnation, Lease, Store};
 use motet_store::redis::{RedisSettings, RedisVolatile};
 use tokio::sync::watch;
 
@@ -84,18 +84,8 @@ impl Membership {
         )
         .await
         .context("the link to other nodes cannot start (cluster.*)")?;
-        let leading = LeaderSettings::default();
-        let role = Name::new(&leading.role)?;
         let holder = format!("{}/{}", own.node, incarnation.0);
-        let leader = Leader::start(leading, &holder, Arc::clone(&store) as Arc<_>, redis(settings)?)?;
-        let planner = ShardPlanner::start(PlannerParts {
-            store: Arc::clone(&store),
-            role,
-            term: leader.watch(),
-            members: roster.contenders(),
-            clock: Arc::new(SystemBootClock),
-            settings: shards,
-        })?;
+        let (leader, planner) = elect(settings, &holder, &store, &roster, shards)?;
         let (draining, drains) = watch::channel(false);
         let peers = Peers {
             me: own.node.clone(),
@@ -138,6 +128,28 @@ impl Membership {
         self.belonging.leave().await;
         self.link.close(LAST_WORDS).await;
     }
+}
+
+/// Stands for election, and plans where shards are served while it leads.
+fn elect(
+    settings: &Settings,
+    holder: &str,
+    store: &Arc<dyn Store>,
+    roster: &Roster,
+    shards: ShardSettings,
+) -> anyhow::Result<(Leader, ShardPlanner)> {
+    let leading = LeaderSettings::default();
+    let role = Name::new(&leading.role)?;
+    let leader = Leader::start(leading, holder, Arc::clone(store) as Arc<_>, redis(settings)?)?;
+    let planner = ShardPlanner::start(PlannerParts {
+        store: Arc::clone(store),
+        role,
+        term: leader.watch(),
+        members: roster.contenders(),
+        clock: Arc::new(SystemBootClock),
+        settings: shards,
+    })?;
+    Ok((leader, planner))
 }
 
 async fn first_life(keeper: &ShardKeeper) -> anyhow::Result<Incarnation> {
