@@ -7,6 +7,7 @@ use std::time::Duration;
 use motet_actors::message::{Answer, RouteError};
 use motet_actors::node::Node;
 use motet_actors::peers::Peers;
+use motet_actors::placement::Placement;
 use motet_cluster::envelope::NodeId;
 use motet_cluster::link::loopback::Loopback;
 use motet_cluster::link::settings::Backoff;
@@ -117,6 +118,7 @@ impl Cluster {
             link: Arc::clone(&link),
             table: Arc::clone(keeper.table()),
             members: watch::channel(Arc::from(["a", "b", "c"].map(|name| NodeId::new(name).unwrap()))).1,
+            placement: Placement::new(watch::channel(Arc::default()).1),
             store: Arc::clone(node.store()),
         });
         // Everybody plans under the one term: that is allowed, and what the store is there to sort out.

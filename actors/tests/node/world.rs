@@ -77,6 +77,7 @@ impl World {
             max_unfinished,
             recovery_per_second: 10_000,
             alone: true,
+            holds_models: true,
         }
     }
 }

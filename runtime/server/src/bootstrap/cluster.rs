@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use motet_actors::node::Node;
 use motet_actors::peers::Peers;
+use motet_actors::placement::Placement;
 use motet_cluster::envelope::NodeId;
 use motet_cluster::leader::{Leader, LeaderSettings};
 use motet_cluster::link::grpc::tls::TlsSettings;
@@ -90,6 +91,7 @@ impl Membership {
             link: Arc::clone(&link) as Arc<_>,
             table: Arc::clone(keeper.table()),
             members: roster.names(),
+            placement: Placement::new(tokio::sync::watch::channel(Arc::default()).1),
             store,
         });
         tracing::info!(address = %own.advertise, %incarnation, "member of the cluster");
