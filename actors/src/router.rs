@@ -248,9 +248,7 @@ impl Router {
         let answered = async {
             match (to, ask) {
                 (Address::Run(run), Ask::Run(ask)) => self.runs.ask(caller, *run, ask).await,
-                (Address::Model(_, name), Ask::Model(ask)) => {
-                    self.models.ask(caller, name, ask, patience, asker).await
-                }
+                (Address::Model(_, name), Ask::Model(ask)) => self.models.ask(caller, name, ask, patience, asker).await,
                 (Address::Index(_, name), Ask::Index(ask)) => {
                     self.indexes.ask(caller, name, ask).await.map(Answer::Output)
                 }

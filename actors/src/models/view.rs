@@ -72,7 +72,8 @@ impl Models {
 
     /// How all models do, as many as may be told.
     pub(crate) fn replicas(&self) -> BTreeMap<ModelName, Replica> {
-        let named = |(namespace, name): &(Namespace, Name)| ModelName { namespace: namespace.clone(), name: name.clone() };
+        let named =
+            |(namespace, name): &(Namespace, Name)| ModelName { namespace: namespace.clone(), name: name.clone() };
         let all = self.entries.iter().filter_map(|entry| Some((named(entry.key()), replica(entry.value())?)));
         let mut all: Vec<_> = all.collect();
         if all.len() > MAX_REPLICAS {

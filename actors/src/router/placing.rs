@@ -248,8 +248,5 @@ async fn tell(peers: &Peers, node: &str, question: &Question) -> Result<(), Rout
 
 /// Whether an error of one node says what any other would say.
 fn is_final(error: &RouteError) -> bool {
-    !matches!(
-        error,
-        RouteError::Absent(_) | RouteError::NotOwner | RouteError::Moved(_) | RouteError::Undecodable(_)
-    )
+    !matches!(error, RouteError::Absent(_) | RouteError::NotOwner | RouteError::Moved(_) | RouteError::Undecodable(_))
 }

@@ -12,6 +12,7 @@ use motet_cluster::envelope::NodeId;
 use motet_cluster::link::loopback::Loopback;
 use motet_cluster::link::settings::Backoff;
 use motet_cluster::link::{Link, LinkSettings};
+use motet_cluster::members;
 use motet_cluster::shards::clock::SystemBootClock;
 use motet_cluster::shards::{
     KeeperParts, Member, Members, Own, PlannerParts, ShardKeeper, ShardPlanner, ShardSettings,
@@ -54,18 +55,20 @@ steps:
 output: '${ steps.ask.output }'
 ";
 
-struct Peer {
-    id: NodeId,
-    node: Node,
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    pub(crate) node: Node,
     keeper: Option<ShardKeeper>,
     link: Arc<dyn Link>,
     members: watch::Sender<Arc<Members>>,
+    /// What it hears of all nodes; nothing unless somebody tells.
+    pub(crate) heard: watch::Sender<Arc<Vec<members::Member>>>,
     life: watch::Receiver<Option<Incarnation>>,
     _planner: ShardPlanner,
 }
 
 /// Nodes in one process: a store, a network, and who leads.
-struct Cluster {
+pub(crate) struct Cluster {
     world: World,
     network: Loopback,
     /// Under which everybody plans.
@@ -91,10 +94,11 @@ impl Cluster {
         }
     }
 
-    async fn peer(&self, name: &str) -> Peer {
-        let node = self.world.member(SHARDS).await;
+    async fn peer(&self, name: &str, holds_models: bool) -> Peer {
+        let node = self.world.member(SHARDS, holds_models).await;
         let id = NodeId::new(name).unwrap();
         let (members, known) = watch::channel(Arc::new(Members::default()));
+        let heard = watch::Sender::default();
         let own = Own { node: name.to_owned(), address: String::new(), weight: 1, serves_runs: true };
         let keeper = ShardKeeper::start(KeeperParts {
             store: Arc::clone(node.store()),
@@ -118,7 +122,7 @@ impl Cluster {
             link: Arc::clone(&link),
             table: Arc::clone(keeper.table()),
             members: watch::channel(Arc::from(["a", "b", "c"].map(|name| NodeId::new(name).unwrap()))).1,
-            placement: Placement::new(watch::channel(Arc::default()).1),
+            placement: Placement::new(heard.subscribe()),
             store: Arc::clone(node.store()),
         });
         // Everybody plans under the one term: that is allowed, and what the store is there to sort out.
@@ -131,15 +135,20 @@ impl Cluster {
             settings: Self::settings(),
         })
         .unwrap();
-        Peer { id, node, keeper: Some(keeper), link, members, life, _planner: planner }
+        Peer { id, node, keeper: Some(keeper), link, members, heard, life, _planner: planner }
     }
 
     /// Nodes of which each has its share of the shards.
     async fn of<const N: usize>(names: [&str; N]) -> (Self, [Peer; N]) {
+        Self::with_models_on(names.map(|name| (name, true))).await
+    }
+
+    /// The same, with or without the role for models.
+    pub(crate) async fn with_models_on<const N: usize>(names: [(&str, bool); N]) -> (Self, [Peer; N]) {
         let cluster = Self::new().await;
         let mut peers = vec![];
-        for name in names {
-            peers.push(cluster.peer(name).await);
+        for (name, holds_models) in names {
+            peers.push(cluster.peer(name, holds_models).await);
         }
         Self::introduce(&peers);
         let fair = usize::from(SHARDS) / N;
@@ -182,7 +191,7 @@ impl Cluster {
     }
 
     /// Ends a node as a power cut would, as far as the others can see.
-    async fn kill(&self, peer: Peer) {
+    pub(crate) async fn kill(&self, peer: Peer) {
         self.network.kill(&peer.id);
         drop(peer.keeper);
         peer.node.end(Duration::ZERO).await;

@@ -6,6 +6,7 @@
 mod cluster;
 mod egress;
 mod limits;
+mod placing;
 mod schedules;
 mod steering;
 mod world;

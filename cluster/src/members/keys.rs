@@ -202,7 +202,10 @@ mod tests {
             http: Some("10.0.0.1:8080".to_owned()),
             draining: true,
             replicas: BTreeMap::from([
-                (model("default", "e5"), Replica { spare_queue: 9, ready: true, failed: false, memory_bytes: 90 << 20 }),
+                (
+                    model("default", "e5"),
+                    Replica { spare_queue: 9, ready: true, failed: false, memory_bytes: 90 << 20 },
+                ),
                 (model("default", "chat"), Replica { failed: true, ..Replica::default() }),
                 (model("blue", "e5"), Replica::default()),
             ]),
@@ -271,7 +274,10 @@ mod tests {
         let (profile, flaws) = read(pairs.into_iter());
         assert_eq!(flaws, Vec::<String>::new());
         assert_eq!(profile.capacity.model_memory_bytes, 0);
-        assert_eq!(profile.replicas[&model("default", "e5")], Replica { spare_queue: 7, ready: true, ..Replica::default() });
+        assert_eq!(
+            profile.replicas[&model("default", "e5")],
+            Replica { spare_queue: 7, ready: true, ..Replica::default() }
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use motet_engine::definition::{
-    Call, CatchUp, Definition, Diagnostic, Fallback, Limits, ModelPlacement, Overlap, Workflow, json_schema, parse_definition_value,
-    parse_definitions,
+    Call, CatchUp, Definition, Diagnostic, Fallback, Limits, ModelPlacement, Overlap, Workflow, json_schema,
+    parse_definition_value, parse_definitions,
 };
 use motet_engine::schema::Schema;
 use motet_engine::time::Timestamp;

@@ -105,14 +105,22 @@ fn calls_go_where_the_table_says() {
         ("this node is full", vec![own(node("b", ready(0))), node("a", ready(9))], any(), "far a", &[]),
         (
             "the same zone before more room",
-            vec![own(in_zone("x", node("d", None))), in_zone("y", node("a", ready(9))), in_zone("x", node("b", ready(1)))],
+            vec![
+                own(in_zone("x", node("d", None))),
+                in_zone("y", node("a", ready(9))),
+                in_zone("x", node("b", ready(1))),
+            ],
             any(),
             "near b",
             &[],
         ),
         (
             "another zone when the own is full",
-            vec![own(in_zone("x", node("d", None))), in_zone("y", node("a", ready(9))), in_zone("x", node("b", ready(0)))],
+            vec![
+                own(in_zone("x", node("d", None))),
+                in_zone("y", node("a", ready(9))),
+                in_zone("x", node("b", ready(0))),
+            ],
             any(),
             "far a",
             &[],
@@ -163,7 +171,13 @@ fn calls_go_where_the_table_says() {
             &[],
         ),
         ("nobody could load it", vec![own(node("d", failed())), node("a", failed())], any(), "near a", &[]),
-        ("all full: it grows", vec![own(node("d", ready(0))), node("a", None), node("b", ready(0))], any(), "here d", &["a"]),
+        (
+            "all full: it grows",
+            vec![own(node("d", ready(0))), node("a", None), node("b", ready(0))],
+            any(),
+            "here d",
+            &["a"],
+        ),
         (
             "all full, and another is on its way",
             vec![own(node("d", ready(0))), node("a", None), node("b", loading())],
@@ -228,7 +242,11 @@ fn calls_go_where_the_table_says() {
     ];
     for (what, members, placement, expected, wanted) in cases {
         let (found, loads) = check(&members, &placement, &Passed::default());
-        assert_eq!((found.as_str(), loads.iter().map(String::as_str).collect::<Vec<_>>().as_slice()), (expected, wanted), "{what}");
+        assert_eq!(
+            (found.as_str(), loads.iter().map(String::as_str).collect::<Vec<_>>().as_slice()),
+            (expected, wanted),
+            "{what}"
+        );
     }
 }
 
@@ -296,12 +314,8 @@ fn callers_spread_over_copies_by_the_room_that_they_have() {
 }
 
 fn any_member() -> impl Strategy<Value = Member> {
-    let replica = prop_oneof![
-        Just(None),
-        Just(loading()),
-        Just(failed()),
-        prop_oneof![Just(0u32), 1u32..2_000].prop_map(ready),
-    ];
+    let replica =
+        prop_oneof![Just(None), Just(loading()), Just(failed()), prop_oneof![Just(0u32), 1u32..2_000].prop_map(ready),];
     let state = prop_oneof![4 => Just(MemberState::Alive), 1 => Just(UNHEARD), 1 => Just(GONE)];
     let labels = proptest::collection::btree_map("gpu|zone", "x|y", 0..3);
     let flags = (proptest::bool::weighted(0.1), proptest::bool::weighted(0.1), proptest::bool::weighted(0.8));

@@ -123,10 +123,7 @@ fn model_properties() -> Vec<(&'static str, Json)> {
 fn placement_properties() -> Vec<(&'static str, Json)> {
     let texts = json!({"type": "string", "minLength": 1});
     vec![
-        (
-            "labels",
-            json!({"type": "object", "additionalProperties": texts, "maxProperties": placement::MAX_LABELS}),
-        ),
+        ("labels", json!({"type": "object", "additionalProperties": texts, "maxProperties": placement::MAX_LABELS})),
         ("min", integer(1, placement::MOST, Some(1))),
         ("max", integer(1, placement::MOST, None)),
     ]

@@ -109,7 +109,11 @@ fn show(output: &Output, model: &Value) -> CliResult {
             state => format!("{} ({state})", text(node, "node")),
         };
         let nodes: Vec<_> = nodes.iter().map(node).collect();
-        output.line(format!("{:<9} {}", "nodes", if nodes.is_empty() { "none".to_owned() } else { nodes.join(", ") }))?;
+        output.line(format!(
+            "{:<9} {}",
+            "nodes",
+            if nodes.is_empty() { "none".to_owned() } else { nodes.join(", ") }
+        ))?;
     }
     for key in ["inputs", "outputs"] {
         for spec in model["signature"][key].as_array().map_or(&[][..], Vec::as_slice) {
