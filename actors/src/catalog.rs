@@ -4,6 +4,7 @@
 //! is remembered too, and changed only through [`Catalog::put`]. Used by the router and by the drivers.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use motet_engine::definition::document::parse_definition_value;
@@ -45,6 +46,9 @@ pub enum CatalogError {
     Store(#[from] StoreError),
 }
 
+/// How long a model is used as it was read: another node may have put a newer version, and its news may be lost.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
+
 /// How often a schedule is put again when another put came between.
 const PUTS: usize = 5;
 
@@ -63,19 +67,27 @@ pub struct StoredSchedule {
 
 type Versioned = (Namespace, Name, String);
 
+/// A model in the version that was the newest.
+struct KnownModel {
+    definition: Arc<ModelDefinition>,
+    /// When it was; none when there may be a newer one.
+    read: Option<Instant>,
+}
+
 /// Compiled definitions over a store.
 pub struct Catalog {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     workflows: DashMap<Versioned, Arc<Workflow>>,
     newest: DashMap<(Namespace, Name), String>,
+    models: DashMap<(Namespace, Name), KnownModel>,
 }
 
 impl Catalog {
     /// An empty cache over a store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, workflows: DashMap::new(), newest: DashMap::new() }
+        Self { store, clock, workflows: DashMap::new(), newest: DashMap::new(), models: DashMap::new() }
     }
 
     /// A workflow in the given version, or in its newest.
@@ -117,9 +129,36 @@ impl Catalog {
     pub async fn model(&self, namespace: &Namespace, name: &Name) -> Result<Arc<ModelDefinition>, CatalogError> {
         let stored = self.stored(DefinitionKind::Model, namespace, name, None).await?;
         match compile(&stored)? {
-            Definition::Model(model) => Ok(model),
+            Definition::Model(model) => {
+                self.know(namespace, &model);
+                Ok(model)
+            }
             _ => Err(unreadable(&stored, "it is of another kind")),
         }
+    }
+
+    /// A model in its newest version, as far as this node has heard: what it read lately is not read again.
+    ///
+    /// # Errors
+    /// When it does not exist or was never read and cannot be now.
+    pub async fn known_model(&self, namespace: &Namespace, name: &Name) -> Result<Arc<ModelDefinition>, CatalogError> {
+        let key = (namespace.clone(), name.clone());
+        let fresh = |known: &KnownModel| known.read.is_some_and(|read| read.elapsed() < KNOWN_FOR);
+        let known = self.models.get(&key).map(|known| (Arc::clone(&known.definition), fresh(&known)));
+        let Some((definition, fresh)) = known else { return self.model(namespace, name).await };
+        if fresh {
+            return Ok(definition);
+        }
+        if let Some(mut known) = self.models.get_mut(&key) {
+            // One caller looks; the others go on with what is known.
+            known.read = Some(Instant::now());
+        }
+        self.model(namespace, name).await.or(Ok(definition))
+    }
+
+    fn know(&self, namespace: &Namespace, definition: &Arc<ModelDefinition>) {
+        let known = KnownModel { definition: Arc::clone(definition), read: Some(Instant::now()) };
+        self.models.insert((namespace.clone(), definition.name.clone()), known);
     }
 
     /// An index in its newest version.
@@ -137,6 +176,7 @@ impl Catalog {
     /// Another node may have put newer versions: which are the newest is asked again.
     pub(crate) fn forget_newest(&self) {
         self.newest.clear();
+        self.models.iter_mut().for_each(|mut known| known.read = None);
     }
 
     /// Stores a definition unless its version is there.
@@ -167,6 +207,9 @@ impl Catalog {
         if let (PutOutcome::Created, Definition::Workflow(workflow)) = (outcome, definition) {
             self.workflows.insert((namespace.clone(), name.clone(), version.clone()), Arc::clone(workflow));
             self.newest.insert((namespace.clone(), name.clone()), version);
+        }
+        if let (PutOutcome::Created, Definition::Model(model)) = (outcome, definition) {
+            self.know(namespace, model);
         }
         Ok(outcome)
     }

@@ -26,6 +26,7 @@ pub mod models;
 pub mod node;
 pub mod pace;
 pub mod peers;
+pub mod placement;
 pub mod ports;
 mod recovery;
 pub mod router;

@@ -67,6 +67,8 @@ pub enum ModelAsk {
         /// Identity of the call, when it is a run's.
         key: Option<CallKey>,
     },
+    /// Begin to load the newest version, unless it is loaded or on its way.
+    Load,
 }
 
 /// What an index is asked.
@@ -148,6 +150,9 @@ pub enum RouteError {
     /// The actor tried and failed.
     #[error(transparent)]
     Failed(#[from] Failure),
+    /// The model cannot be used on this node, or not now; another node may have it.
+    #[error("{0}")]
+    Absent(Failure),
 }
 
 impl RouteError {
@@ -155,7 +160,7 @@ impl RouteError {
     #[must_use]
     pub fn into_failure(self) -> Failure {
         let class = match &self {
-            Self::Failed(failure) => return failure.clone(),
+            Self::Failed(failure) | Self::Absent(failure) => return failure.clone(),
             Self::Moved(_) | Self::NotOwner => FailureClass::Unavailable,
             Self::Overloaded(_) => FailureClass::Overloaded,
             Self::Undecodable(_) => FailureClass::Internal,

@@ -3,38 +3,38 @@
 //! A model is loaded when it is first called or when it is put, once, however many ask. A call waits for the load as
 //! long as it has time. Used by the router and the API.
 
+mod calling;
+mod nursery;
 mod view;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use dashmap::DashMap;
-use motet_engine::access::Caller;
 use motet_engine::definition::ModelDefinition;
 use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{Name, Namespace};
-use motet_engine::value::Value;
-use motet_models::call;
 use motet_models::port::{LoadedModel, ModelBackend};
 use motet_models::source::{ArtefactCache, Progress};
 use ractor::{Actor, ActorCell};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::address::Address;
 use crate::catalog::{Catalog, CatalogError};
 use crate::census::Census;
-use crate::mailbox::{Mailbox, SendError};
+use crate::mailbox::Mailbox;
 use crate::memory_budget::MemoryBudget;
-use crate::message::{ModelAsk, RouteError};
-use crate::model_actor::{ModelActor, ModelCall, ModelMessage};
+use crate::message::RouteError;
+use crate::model_actor::{ModelActor, ModelMessage};
 use crate::stats::ModelStats;
-use crate::supervisor::{Children, Nursery};
+use crate::supervisor::Children;
 
-pub use view::ModelView;
+pub(crate) use calling::Asker;
+pub(crate) use nursery::ModelNursery;
 use view::view;
+pub use view::{ModelNode, ModelView};
 
 /// Where a model stands.
 #[derive(Clone)]
@@ -42,6 +42,21 @@ enum Status {
     Loading(Loading),
     Ready { mailbox: Mailbox<ModelMessage>, model: Arc<dyn LoadedModel> },
     Failed { failure: Failure, since: Instant },
+}
+
+/// Calls from other nodes that wait for one model to be loaded. More are told at once: what waits takes a place in the
+/// lane of all calls from there.
+const EXPECTING: usize = 64;
+
+/// Which models a node loads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Holding {
+    /// All that are put or called: it runs alone.
+    All,
+    /// Those whose calls come here: it is one of several.
+    Placed,
+    /// None: it is one of several, and others have that role.
+    None,
 }
 
 /// A model that could not be loaded is tried again by a call that comes later than this.
@@ -64,6 +79,8 @@ struct Entry {
     stats: Arc<ModelStats>,
     /// Places for calls that wait or are computed.
     places: Arc<Semaphore>,
+    /// Places for calls from other nodes that wait for it to be loaded.
+    expecting: Semaphore,
 }
 
 impl Status {
@@ -87,6 +104,7 @@ pub struct Models {
     backends: BTreeMap<&'static str, Arc<dyn ModelBackend>>,
     artefacts: Arc<ArtefactCache>,
     memory: MemoryBudget,
+    holding: Holding,
     entries: DashMap<(Namespace, Name), Arc<Entry>>,
     supervisor: OnceLock<ActorCell>,
 }
@@ -98,6 +116,7 @@ impl Models {
         backends: Vec<Arc<dyn ModelBackend>>,
         artefacts: Arc<ArtefactCache>,
         memory: MemoryBudget,
+        holding: Holding,
     ) -> Arc<Self> {
         Arc::new(Self {
             catalog,
@@ -106,6 +125,7 @@ impl Models {
             backends: backends.into_iter().map(|backend| (backend.name(), backend)).collect(),
             artefacts,
             memory,
+            holding,
             entries: DashMap::new(),
             supervisor: OnceLock::new(),
         })
@@ -137,10 +157,15 @@ impl Models {
         })
     }
 
+    /// Which models this node loads.
+    pub(crate) fn holding(&self) -> Holding {
+        self.holding
+    }
+
     /// Begins to load the newest version of a model, unless that version is loaded or on its way.
     ///
     /// # Errors
-    /// When the model does not exist.
+    /// When the model does not exist, or this node has none.
     pub async fn load(self: &Arc<Self>, namespace: &Namespace, name: &Name) -> Result<(), RouteError> {
         self.entry(namespace, name, true).await.map(drop)
     }
@@ -151,17 +176,19 @@ impl Models {
         name: &Name,
         newest: bool,
     ) -> Result<Arc<Entry>, RouteError> {
-        let key = (namespace.clone(), name.clone());
-        if !newest
-            && let Some(entry) = self.entries.get(&key)
-            && !entry.may_load_again(LOAD_AGAIN_AFTER)
-        {
-            return Ok(Arc::clone(&entry));
+        if self.holding == Holding::None {
+            let words = "this node has no models: it has not the role for them";
+            return Err(RouteError::Absent(Failure::new(FailureClass::Unavailable, words)));
         }
-        let definition = self.catalog.model(namespace, name).await.map_err(|error| match error {
-            CatalogError::Unknown { .. } => RouteError::Unknown(format!("model '{name}'")),
-            error => Failure::new(FailureClass::Internal, error.to_string()).into(),
-        })?;
+        let key = (namespace.clone(), name.clone());
+        let there = self.entries.get(&key).map(|entry| Arc::clone(&entry)).filter(|_| !newest);
+        if let Some(entry) = there
+            && !entry.may_load_again(LOAD_AGAIN_AFTER)
+            && !self.is_behind(&key, &entry).await
+        {
+            return Ok(entry);
+        }
+        let definition = self.catalog.model(namespace, name).await.map_err(|error| not_to_be_had(name, &error))?;
         let mut begun = false;
         let entry = {
             let mut slot = self.entries.entry(key.clone()).or_insert_with(|| {
@@ -186,6 +213,16 @@ impl Models {
             tokio::spawn(async move { models.bring_up(&key, &entry).await });
         }
         Ok(entry)
+    }
+
+    /// Whether another node has put a newer version.
+    async fn is_behind(&self, (namespace, name): &(Namespace, Name), entry: &Entry) -> bool {
+        self.holding == Holding::Placed
+            && self
+                .catalog
+                .known_model(namespace, name)
+                .await
+                .is_ok_and(|known| known.version != entry.definition.version)
     }
 
     async fn bring_up(self: &Arc<Self>, key: &(Namespace, Name), entry: &Arc<Entry>) {
@@ -251,42 +288,6 @@ impl Models {
         Ok(())
     }
 
-    /// Answers one call, as part of a batch.
-    pub(crate) async fn infer(
-        self: &Arc<Self>,
-        caller: &Caller,
-        name: &Name,
-        ask: ModelAsk,
-        patience: Duration,
-    ) -> Result<Value, RouteError> {
-        let ModelAsk::Infer { with, priority, key } = ask;
-        let deadline = Instant::now() + patience;
-        let entry = self.entry(&caller.namespace, name, false).await?;
-        let (mailbox, model) = ready(&entry).await?;
-        let encoded = call::encode(model.signature(), &with)?;
-        let single = encoded.single;
-        let place = place(&entry, key.is_some()).await.ok_or_else(|| {
-            RouteError::Overloaded(format!("the queue of model '{name}' is full ({} calls)", entry.definition.queue))
-        })?;
-        let (reply, answer) = oneshot::channel();
-        let length = model.length(&encoded.inputs);
-        let call =
-            ModelCall { inputs: encoded.inputs, rows: encoded.rows, length, priority, deadline, reply, _place: place };
-        mailbox.try_send(caller, ModelMessage::Call(call)).map_err(|error| match error {
-            SendError::Full => RouteError::Overloaded(format!("the queue of model '{name}' is full")),
-            SendError::Gone => RouteError::Failed(Failure::new(
-                FailureClass::Unavailable,
-                format!("model '{name}' is being restarted"),
-            )),
-        })?;
-        match answer.await {
-            Ok(outputs) => Ok(call::decode(outputs?, single)),
-            Err(_) => {
-                Err(Failure::new(FailureClass::Unavailable, format!("model '{name}' ended before it answered")).into())
-            }
-        }
-    }
-
     /// Every model that was called or put since the start.
     #[must_use]
     pub fn views(&self, namespace: &Namespace) -> Vec<ModelView> {
@@ -306,34 +307,16 @@ impl Models {
         let entry = self.entries.get(&(namespace.clone(), name.clone()))?;
         Some(view(entry.key(), entry.value()))
     }
-
-    /// Waits until a model is loaded.
-    ///
-    /// # Errors
-    /// When it does not exist or cannot be loaded.
-    pub async fn ready(self: &Arc<Self>, namespace: &Namespace, name: &Name) -> Result<(), RouteError> {
-        let entry = self.entry(namespace, name, false).await?;
-        ready(&entry).await.map(drop)
-    }
 }
 
-/// A place for one call. A run's call waits for it, since the run is accepted and must not fail for want of room;
-/// whoever else asks is told at once. The wait ends with the caller's patience.
-async fn place(entry: &Entry, may_wait: bool) -> Option<OwnedSemaphorePermit> {
-    let places = Arc::clone(&entry.places);
-    if may_wait { places.acquire_owned().await.ok() } else { places.try_acquire_owned().ok() }
-}
-
-async fn ready(entry: &Entry) -> Result<(Mailbox<ModelMessage>, Arc<dyn LoadedModel>), RouteError> {
-    let mut status = entry.status.subscribe();
-    let settled = status.wait_for(|status| !matches!(status, Status::Loading(_))).await;
-    match settled.as_deref() {
-        Ok(Status::Ready { mailbox, model }) => Ok((mailbox.clone(), Arc::clone(model))),
-        Ok(Status::Failed { failure, .. }) => Err(RouteError::Failed(failure.clone())),
-        Ok(Status::Loading(_)) | Err(_) => {
-            Err(Failure::new(FailureClass::Unavailable, "the model is being replaced").into())
-        }
-    }
+/// Why a model's definition is not to be had.
+pub(crate) fn not_to_be_had(name: &Name, error: &CatalogError) -> RouteError {
+    let class = match error {
+        CatalogError::Unknown { .. } => return RouteError::Unknown(format!("model '{name}'")),
+        CatalogError::Unreadable { .. } => FailureClass::Internal,
+        CatalogError::Store(_) => FailureClass::Unavailable,
+    };
+    Failure::new(class, error.to_string()).into()
 }
 
 fn new_entry(definition: &Arc<ModelDefinition>) -> Arc<Entry> {
@@ -342,39 +325,6 @@ fn new_entry(definition: &Arc<ModelDefinition>) -> Arc<Entry> {
         status: watch::channel(Status::Loading(Loading { what: "waiting".into(), ..Loading::default() })).0,
         stats: Arc::new(ModelStats::new(definition.name.as_str())),
         places: Arc::new(Semaphore::new(usize::try_from(definition.queue).unwrap_or(Semaphore::MAX_PERMITS))),
+        expecting: Semaphore::new(EXPECTING),
     })
-}
-
-/// What the supervisor of models needs to know.
-pub(crate) struct ModelNursery(pub(crate) Arc<Models>);
-
-#[async_trait]
-impl Nursery for ModelNursery {
-    async fn revive(&self, child: &Address) -> Result<(), String> {
-        let Address::Model(namespace, name) = child else { return Ok(()) };
-        let key = (namespace.clone(), name.clone());
-        let Some(entry) = self.0.entries.get(&key).map(|entry| Arc::clone(&entry)) else { return Ok(()) };
-        self.0.try_bring_up(&key, &entry).await.map_err(|failure| failure.to_string())
-    }
-
-    fn ended(&self, child: &Address) {
-        let Address::Model(namespace, name) = child else { return };
-        if let Some(entry) = self.0.entries.get(&(namespace.clone(), name.clone())) {
-            entry.status.send_if_modified(|status| {
-                let dead = matches!(status, Status::Ready { mailbox, .. } if mailbox.is_gone());
-                if dead {
-                    *status = Status::Loading(Loading { what: "restarting".into(), ..Loading::default() });
-                }
-                dead
-            });
-        }
-    }
-
-    fn quarantined(&self, child: &Address, reason: &str) {
-        let Address::Model(namespace, name) = child else { return };
-        if let Some(entry) = self.0.entries.get(&(namespace.clone(), name.clone())) {
-            let words = format!("model '{name}' failed too often and stays down: {reason}");
-            entry.status.send_replace(Status::failed(Failure::new(FailureClass::Unavailable, words)));
-        }
-    }
 }

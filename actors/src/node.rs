@@ -3,11 +3,13 @@
 //! The tree: the root (which ends the process when a supervisor breaks) over the supervisors of runs, models, indexes,
 //! calls to other services and the node's own services; under each its children. Used by the server's bootstrap and by benches.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use motet_cluster::members::{ModelName, Replica};
 use motet_cluster::shards::ShardHost;
 use motet_engine::id::ShardId;
 use motet_models::egress::HttpCaller;
@@ -17,7 +19,7 @@ use motet_store::StoreError;
 use motet_store::port::{HeadState, Store};
 use motet_vectors::port::VectorBackend;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::address::Address;
 use crate::catalog::Catalog;
@@ -26,8 +28,9 @@ use crate::driver::DriverParts;
 use crate::egress::{Egress, EgressLimits, EgressNursery};
 use crate::indexes::{IndexNursery, Indexes};
 use crate::memory_budget::MemoryBudget;
-use crate::models::{ModelNursery, Models};
+use crate::models::{Holding, ModelNursery, Models};
 use crate::peers::{Peers, Reception};
+use crate::placement::Telling;
 use crate::ports::{Clock, Entropy};
 use crate::recovery::Recovery;
 use crate::router::Router;
@@ -69,6 +72,8 @@ pub struct NodeParts {
     pub recovery_per_second: u32,
     /// Whether it runs alone and claims every shard at its start; a node among others is given shards.
     pub alone: bool,
+    /// Whether a node among others has models (the role `models`); one that runs alone has them all.
+    pub holds_models: bool,
 }
 
 /// A running node.
@@ -77,6 +82,7 @@ pub struct Node {
     store: Arc<dyn Store>,
     root: ActorRef<()>,
     broken: Arc<Notify>,
+    telling: OnceLock<Telling>,
 }
 
 impl Node {
@@ -104,6 +110,11 @@ impl Node {
             parts.model_backends,
             parts.artefacts,
             MemoryBudget::new(parts.model_memory),
+            match (parts.alone, parts.holds_models) {
+                (true, _) => Holding::All,
+                (false, true) => Holding::Placed,
+                (false, false) => Holding::None,
+            },
         );
         let indexes = Indexes::new(Arc::clone(&catalog), Arc::clone(&census), parts.vector_backends);
         let entropy = Arc::clone(&parts.entropy);
@@ -142,7 +153,7 @@ impl Node {
         for service in [Address::Timers(ShardId(0)), Address::Recovery, Address::Scheduler] {
             services.revive(&service).await.map_err(StoreError::Refused)?;
         }
-        Ok(Self { router, store: parts.store, root, broken })
+        Ok(Self { router, store: parts.store, root, broken, telling: OnceLock::new() })
     }
 
     /// The door to the node's actors.
@@ -155,6 +166,12 @@ impl Node {
     pub fn join(&self, peers: Peers) {
         // Once: a node has one link.
         let _ = self.router.peers.set(Arc::new(peers));
+    }
+
+    /// The models of this node, for others to hear: changes that matter, at most every half second.
+    #[must_use]
+    pub fn models_told(&self) -> watch::Receiver<BTreeMap<ModelName, Replica>> {
+        self.telling.get_or_init(|| Telling::start(Arc::downgrade(&self.router.models))).told()
     }
 
     /// What answers the questions of other nodes.

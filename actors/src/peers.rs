@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::address::Address;
 use crate::message::{Answer, Ask, RouteError, RunAsk};
+use crate::placement::Placement;
 use crate::router::Router;
 use crate::wire::{self, Question, WireError};
 
@@ -55,6 +56,8 @@ pub struct Peers {
     pub members: watch::Receiver<Arc<Vec<Member>>>,
     /// Whether this node is to give its work away; whoever started it acts on that.
     pub draining: watch::Sender<bool>,
+    /// Where models are.
+    pub placement: Placement,
     /// What all nodes share.
     pub store: Arc<dyn Store>,
 }
@@ -81,8 +84,35 @@ impl Peers {
         };
         let node = NodeId::new(&home.node).map_err(|error| Missed::For(internal(&error)))?;
         let route = Route { shard, table_version: self.table.version().0, epoch: shard.map(|_| home.epoch) };
-        let payload =
-            wire::pack(&*self.store, question.run(), question).await.map_err(|error| Missed::For(error.into()))?;
+        let payload = self.packed(question).await.map_err(Missed::For)?;
+        self.carry(&node, route, question, payload, patience).await
+    }
+
+    /// Asks an actor of a certain node, on which no shard depends.
+    pub(crate) async fn ask_node(
+        &self,
+        node: &str,
+        question: &Question,
+        payload: Bytes,
+        patience: Duration,
+    ) -> Result<Answer, Missed> {
+        let node = NodeId::new(node).map_err(|error| Missed::Elsewhere(internal(&error)))?;
+        self.carry(&node, Route::default(), question, payload, patience).await
+    }
+
+    /// A question as it travels: the same for every node that is asked.
+    pub(crate) async fn packed(&self, question: &Question) -> Result<Bytes, RouteError> {
+        Ok(wire::pack(&*self.store, question.run(), question).await?)
+    }
+
+    async fn carry(
+        &self,
+        node: &NodeId,
+        route: Route,
+        question: &Question,
+        payload: Bytes,
+        patience: Duration,
+    ) -> Result<Answer, Missed> {
         let trace = Some(question.caller.trace);
         let parcel = Parcel { route, correlation: None, trace, kind: ASK, version: VERSION, payload };
         // What waits for a model or for a run's end must not stand before what steers.
@@ -90,8 +120,7 @@ impl Peers {
             Ask::Run(RunAsk::Input(_) | RunAsk::Proceed | RunAsk::Read) => Lane::Control,
             _ => Lane::Bulk,
         };
-        let answered = self.link.request(&node, lane, parcel, patience).await;
-        match answered {
+        match self.link.request(node, lane, parcel, patience).await {
             Ok(Reply::Ack(payload)) => {
                 let reply: wire::Reply =
                     wire::unpack(&*self.store, &payload).await.map_err(|error| Missed::For(error.into()))?;
@@ -101,7 +130,7 @@ impl Peers {
                 })
             }
             Ok(Reply::Moved { owner, epoch, .. }) => {
-                if let Some(shard) = shard {
+                if let Some(shard) = route.shard {
                     // Which boot of it owns the shard is not said, and not needed to ask it.
                     self.table.learn(shard, Home { node: owner.as_str().into(), incarnation: Incarnation(0), epoch });
                 }
@@ -171,8 +200,10 @@ fn may_repeat(question: &Question) -> bool {
             matches!(input, Input::Signal { .. } | Input::Woken | Input::CallFinished { .. })
         }
         Ask::Run(_) => true,
+        // What a model computes changes nothing, and only one answer is recorded.
+        Ask::Model(_) => true,
         // The run that owes the call decides about another attempt.
-        Ask::Model(_) | Ask::Index(_) | Ask::Egress(_) => false,
+        Ask::Index(_) | Ask::Egress(_) => false,
     }
 }
 
@@ -183,6 +214,10 @@ fn missed(error: LinkError, question: &Question) -> Missed {
     }
     match error {
         LinkError::Expired { .. } => Missed::For(RouteError::Expired),
+        // Another node may have the model and fit.
+        LinkError::Refused { .. } if matches!(question.ask, Ask::Model(_)) => {
+            Missed::Elsewhere(Failure::new(FailureClass::Unavailable, error.to_string()).into())
+        }
         error => match error.class() {
             ErrorClass::Busy => Missed::For(RouteError::Overloaded(error.to_string())),
             ErrorClass::Retryable => {
@@ -227,7 +262,14 @@ impl Reception {
         if let (Err(RouteError::NotOwner), Address::Run(run)) = (&reply, &question.to) {
             return Ok(router.not_mine(run.shard()));
         }
-        Ok(Reply::Ack(wire::pack(&*self.store, question.run(), &reply).await?))
+        match wire::pack(&*self.store, question.run(), &reply).await {
+            // The question was understood and answered; only the answer cannot travel.
+            Err(error @ WireError::TooLarge(_)) => {
+                let reply: wire::Reply = Err(error.into());
+                Ok(Reply::Ack(wire::pack(&*self.store, None, &reply).await?))
+            }
+            packed => Ok(Reply::Ack(packed?)),
+        }
     }
 }
 

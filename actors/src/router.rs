@@ -3,6 +3,7 @@
 //! Checks who may do what, bounds what is admitted, and puts a time limit on every question. On one node every address
 //! is local. Used by the HTTP API, the CLI's embedded node, and by run actors for what their runs owe.
 
+mod placing;
 mod remote;
 mod steering;
 
@@ -29,7 +30,7 @@ use crate::driver::{DriverError, decode_events};
 use crate::egress::Egress;
 use crate::indexes::Indexes;
 use crate::message::{Answer, Ask, ModelAsk, RouteError, RunAsk};
-use crate::models::Models;
+use crate::models::{Asker, Models};
 use crate::peers::Peers;
 use crate::ports::{Clock, Entropy};
 use crate::runs::Runs;
@@ -242,13 +243,12 @@ impl Router {
         to: &Address,
         ask: Ask,
         patience: Duration,
+        asker: Asker,
     ) -> Result<Answer, RouteError> {
         let answered = async {
             match (to, ask) {
                 (Address::Run(run), Ask::Run(ask)) => self.runs.ask(caller, *run, ask).await,
-                (Address::Model(_, name), Ask::Model(ask)) => {
-                    self.models.infer(caller, name, ask, patience).await.map(Answer::Output)
-                }
+                (Address::Model(_, name), Ask::Model(ask)) => self.models.ask(caller, name, ask, patience, asker).await,
                 (Address::Index(_, name), Ask::Index(ask)) => {
                     self.indexes.ask(caller, name, ask).await.map(Answer::Output)
                 }
@@ -360,7 +360,7 @@ impl Router {
         self.runs.parts().store.list(query).await
     }
 
-    /// Checks a definition against what this node can do, stores it, and begins to load a model.
+    /// Checks a definition against what this node can do, stores it, and has a model loaded where it belongs.
     ///
     /// # Errors
     /// When the node cannot serve it or the store fails.
@@ -377,7 +377,7 @@ impl Router {
             .await
             .map_err(|error| Failure::new(FailureClass::Unavailable, error.to_string()))?;
         if let (Definition::Model(model), PutOutcome::Created | PutOutcome::Unchanged) = (definition, outcome) {
-            self.models.load(&caller.namespace, &model.name).await?;
+            self.prepare(caller, model).await?;
         }
         if outcome == PutOutcome::Created
             && let Some(peers) = self.peers.get()

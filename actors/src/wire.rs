@@ -79,7 +79,10 @@ pub(crate) enum WireError {
     Codec(#[from] CodecError),
     #[error(transparent)]
     Store(#[from] motet_store::StoreError),
-    #[error("{0} bytes are more than fit between nodes outside a run; call the model on the node that has it")]
+    #[error(
+        "{0} bytes are more than fit between nodes outside a run (512 KiB); call the model in a step of a run, or on a \
+         node that has it: 'nodes' of the model names them"
+    )]
     TooLarge(usize),
     #[error("the message lies in a blob that is gone")]
     Gone,
@@ -91,7 +94,7 @@ impl Question {
         match (&self.to, &self.ask) {
             (Address::Run(run), _) => Some(*run),
             (_, Ask::Model(ModelAsk::Infer { key, .. })) => key.map(|key| key.run),
-            (_, Ask::Index(_) | Ask::Egress(_) | Ask::Run(_)) => None,
+            (_, Ask::Model(ModelAsk::Load) | Ask::Index(_) | Ask::Egress(_) | Ask::Run(_)) => None,
         }
     }
 }
@@ -174,6 +177,7 @@ mod tests {
         ]
         .map(Ask::Run)
         .into();
+        asks.push(Ask::Model(ModelAsk::Load));
         for with in values() {
             let signal = Input::Signal { name: "ok".into(), payload: with.clone(), id: "1".into(), by: by() };
             asks.push(Ask::Run(RunAsk::Input(signal)));
@@ -199,6 +203,7 @@ mod tests {
             Err(RouteError::Unknown("x".into())),
             Err(RouteError::Undecodable("y".into())),
             Err(RouteError::Failed(Failure::new(FailureClass::Timeout, "slow"))),
+            Err(RouteError::Absent(Failure::new(FailureClass::NotFound, "no file"))),
         ];
         replies.extend(values().into_iter().map(|value| Ok(Answer::Output(value))));
         replies

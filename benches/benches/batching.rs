@@ -145,6 +145,7 @@ async fn start(folder: &std::path::Path, artefacts: Arc<ArtefactCache>) -> Resul
         max_unfinished: 100_000,
         recovery_per_second: 500,
         alone: true,
+        holds_models: true,
     };
     Ok(Node::start(parts).await?)
 }

@@ -10,5 +10,6 @@ pub mod envelope;
 pub mod leader;
 pub mod link;
 pub mod members;
+pub mod rendezvous;
 pub mod shards;
 mod wire;

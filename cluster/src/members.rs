@@ -30,7 +30,8 @@ use tokio::time::timeout;
 use datagrams::Datagrams;
 use gossip::Gossip;
 pub use member::{
-    Capacity, Doubt, End, Load, Member, MemberState, ModelName, Profile, Replica, Role, Roles, UnknownRole, Version,
+    Capacity, Doubt, End, Load, MAX_REPLICAS, Member, MemberState, ModelName, Profile, Replica, Role, Roles,
+    UnknownRole, Version,
 };
 use seeds::Seeds;
 pub use settings::MemberSettings;

@@ -1,13 +1,17 @@
-//! A model as the API shows it: where it stands, what it takes and gives, what it did.
+//! A model as it is shown: to the API where it stands, what it takes and gives, what it did; to other nodes whether
+//! they may call it.
 //!
 //! Never changes anything. Used by `models`.
 
+use std::collections::BTreeMap;
+
+use motet_cluster::members::{MAX_REPLICAS, ModelName, Replica};
 use motet_engine::failure::Failure;
 use motet_engine::id::{Name, Namespace};
 use motet_models::port::{LoadedModel, TensorSpec};
 use serde::Serialize;
 
-use super::{Entry, Loading, Status};
+use super::{Entry, LOAD_AGAIN_AFTER, Loading, Models, Status};
 use crate::stats::ModelFigures;
 
 /// A model as the API shows it.
@@ -34,6 +38,65 @@ pub struct ModelView {
     pub signature: Option<serde_json::Value>,
     /// What it did.
     pub figures: ModelFigures,
+}
+
+/// A node of a cluster that has a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ModelNode {
+    /// Its name.
+    pub node: String,
+    /// `loading`, `ready` or `failed`.
+    pub state: &'static str,
+    /// Calls that it would still take, as it told last.
+    pub spare_queue: u32,
+}
+
+impl ModelNode {
+    /// A node that tells this of the model.
+    pub(crate) fn new(node: &str, replica: &Replica) -> Self {
+        let state = match replica {
+            Replica { ready: true, .. } => "ready",
+            Replica { failed: true, .. } => "failed",
+            _ => "loading",
+        };
+        Self { node: node.to_owned(), state, spare_queue: replica.spare_queue }
+    }
+}
+
+impl Models {
+    /// How one model does, in the words in which it is told to other nodes.
+    pub(crate) fn replica(&self, namespace: &Namespace, name: &Name) -> Option<Replica> {
+        let entry = self.entries.get(&(namespace.clone(), name.clone()))?;
+        replica(&entry)
+    }
+
+    /// How all models do, as many as may be told.
+    pub(crate) fn replicas(&self) -> BTreeMap<ModelName, Replica> {
+        let named =
+            |(namespace, name): &(Namespace, Name)| ModelName { namespace: namespace.clone(), name: name.clone() };
+        let all = self.entries.iter().filter_map(|entry| Some((named(entry.key()), replica(entry.value())?)));
+        let mut all: Vec<_> = all.collect();
+        if all.len() > MAX_REPLICAS {
+            // Those that can be called are told first.
+            all.sort_by(|(a, one), (b, other)| other.ready.cmp(&one.ready).then_with(|| a.cmp(b)));
+            all.truncate(MAX_REPLICAS);
+        }
+        all.into_iter().collect()
+    }
+}
+
+fn replica(entry: &Entry) -> Option<Replica> {
+    match &*entry.status.borrow() {
+        Status::Loading(_) => Some(Replica::default()),
+        Status::Ready { model, .. } => Some(Replica {
+            spare_queue: u32::try_from(entry.places.available_permits()).unwrap_or(u32::MAX),
+            ready: true,
+            failed: false,
+            memory_bytes: model.signature().memory_bytes.saturating_mul(u64::from(entry.definition.replicas)),
+        }),
+        Status::Failed { since, .. } if since.elapsed() >= LOAD_AGAIN_AFTER => None,
+        Status::Failed { .. } => Some(Replica { failed: true, ..Replica::default() }),
+    }
 }
 
 /// How a model stands now.

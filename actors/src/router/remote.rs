@@ -1,6 +1,7 @@
 //! Questions to actors that may live on another node, and questions that come from there.
 //!
-//! Decides only where to ask and when to ask again; where shards are is the table's to say. Used by the router.
+//! Decides only where to ask and when to ask again; where shards are is the table's to say, where models are is
+//! `placing`'s. Used by the router.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use super::Router;
 use crate::address::Address;
 use crate::message::{Answer, Ask, RouteError};
+use crate::models::Asker;
 use crate::peers::{Missed, Peers};
 use crate::wire::Question;
 
@@ -32,7 +34,12 @@ impl Router {
                 let question = Question { caller: caller.clone(), to: to.clone(), ask };
                 self.ask_owner(peers, run.shard(), question, patience).await
             }
-            _ => self.ask_here(caller, to, ask, patience).await,
+            (Some(peers), Address::Model(..)) => {
+                let question = Question { caller: caller.clone(), to: to.clone(), ask };
+                // In a room of its own, so that a question on one node does not grow by what it never does.
+                Box::pin(self.ask_model(peers, question, patience)).await
+            }
+            _ => self.ask_here(caller, to, ask, patience, Asker::Own).await,
         }
     }
 
@@ -49,7 +56,7 @@ impl Router {
             changes.mark_unchanged();
             let left = deadline.saturating_duration_since(Instant::now());
             let missed = if self.runs.epoch(shard).is_some() {
-                match self.ask_here(&question.caller, &question.to, question.ask.clone(), left).await {
+                match self.ask_here(&question.caller, &question.to, question.ask.clone(), left, Asker::Own).await {
                     Err(error @ RouteError::NotOwner) => error,
                     answered => return answered,
                 }
@@ -73,7 +80,7 @@ impl Router {
 
     /// Answers a question of another node, from here or not at all.
     pub(crate) async fn answer_peer(&self, question: &Question, patience: Duration) -> Result<Answer, RouteError> {
-        match self.ask_here(&question.caller, &question.to, question.ask.clone(), patience).await? {
+        match self.ask_here(&question.caller, &question.to, question.ask.clone(), patience, Asker::Peer).await? {
             // Whoever asked reads it from the store: a state may be larger than what travels between nodes.
             Answer::State(state) => Ok(Answer::Progress { seq: state.seq, ended: state.phase.is_end() }),
             answer => Ok(answer),

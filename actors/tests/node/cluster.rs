@@ -7,6 +7,7 @@ use std::time::Duration;
 use motet_actors::message::{Answer, RouteError};
 use motet_actors::node::Node;
 use motet_actors::peers::Peers;
+use motet_actors::placement::Placement;
 use motet_cluster::clock::SystemBootClock;
 use motet_cluster::envelope::NodeId;
 use motet_cluster::link::loopback::Loopback;
@@ -54,12 +55,14 @@ steps:
 output: '${ steps.ask.output }'
 ";
 
-struct Peer {
-    id: NodeId,
-    node: Node,
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    pub(crate) node: Node,
     keeper: Option<ShardKeeper>,
     link: Arc<dyn Link>,
     members: watch::Sender<Arc<Members>>,
+    /// What it hears of all nodes; nothing unless somebody tells.
+    pub(crate) heard: watch::Sender<Arc<Vec<members::Member>>>,
     life: watch::Receiver<Option<Incarnation>>,
     draining: watch::Sender<bool>,
     _planner: ShardPlanner,
@@ -79,7 +82,7 @@ fn alive(name: &str) -> members::Member {
 }
 
 /// Nodes in one process: a store, a network, and who leads.
-struct Cluster {
+pub(crate) struct Cluster {
     world: World,
     network: Loopback,
     /// Under which everybody plans.
@@ -105,10 +108,11 @@ impl Cluster {
         }
     }
 
-    async fn peer(&self, name: &str) -> Peer {
-        let node = self.world.member(SHARDS).await;
+    async fn peer(&self, name: &str, holds_models: bool) -> Peer {
+        let node = self.world.member(SHARDS, holds_models).await;
         let id = NodeId::new(name).unwrap();
         let (members, known) = watch::channel(Arc::new(Members::default()));
+        let heard = watch::Sender::default();
         let own = Own { node: name.to_owned(), address: String::new(), weight: 1, serves_runs: true };
         let keeper = ShardKeeper::start(KeeperParts {
             store: Arc::clone(node.store()),
@@ -134,6 +138,7 @@ impl Cluster {
             table: Arc::clone(keeper.table()),
             members: watch::channel(Arc::new(["a", "b", "c"].map(alive).to_vec())).1,
             draining: draining.clone(),
+            placement: Placement::new(heard.subscribe()),
             store: Arc::clone(node.store()),
         });
         // Everybody plans under the one term: that is allowed, and what the store is there to sort out.
@@ -146,15 +151,20 @@ impl Cluster {
             settings: Self::settings(),
         })
         .unwrap();
-        Peer { id, node, keeper: Some(keeper), link, members, life, draining, _planner: planner }
+        Peer { id, node, keeper: Some(keeper), link, members, heard, life, draining, _planner: planner }
     }
 
     /// Nodes of which each has its share of the shards.
     async fn of<const N: usize>(names: [&str; N]) -> (Self, [Peer; N]) {
+        Self::with_models_on(names.map(|name| (name, true))).await
+    }
+
+    /// The same, with or without the role for models.
+    pub(crate) async fn with_models_on<const N: usize>(names: [(&str, bool); N]) -> (Self, [Peer; N]) {
         let cluster = Self::new().await;
         let mut peers = vec![];
-        for name in names {
-            peers.push(cluster.peer(name).await);
+        for (name, holds_models) in names {
+            peers.push(cluster.peer(name, holds_models).await);
         }
         Self::introduce(&peers);
         let fair = usize::from(SHARDS) / N;
@@ -204,7 +214,7 @@ impl Cluster {
     }
 
     /// Ends a node as a power cut would, as far as the others can see.
-    async fn kill(&self, peer: Peer) {
+    pub(crate) async fn kill(&self, peer: Peer) {
         self.network.kill(&peer.id);
         drop(peer.keeper);
         peer.node.end(Duration::ZERO).await;

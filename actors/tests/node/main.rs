@@ -7,6 +7,7 @@ mod cluster;
 mod egress;
 mod limits;
 mod newer;
+mod placing;
 mod schedules;
 mod steering;
 mod world;

@@ -51,9 +51,9 @@ impl World {
     }
 
     /// A node among others, which is given shards.
-    pub(crate) async fn member(&self, shards: u16) -> Node {
+    pub(crate) async fn member(&self, shards: u16, holds_models: bool) -> Node {
         let parts = self.parts(Arc::clone(&self.store), 1_000, 1_000);
-        Node::start(NodeParts { shards, alone: false, ..parts }).await.unwrap()
+        Node::start(NodeParts { shards, alone: false, holds_models, ..parts }).await.unwrap()
     }
 
     pub(crate) async fn node_on(&self, store: Arc<dyn Store>, max_live: usize, max_unfinished: u64) -> Node {
@@ -77,6 +77,7 @@ impl World {
             max_unfinished,
             recovery_per_second: 10_000,
             alone: true,
+            holds_models: true,
         }
     }
 }

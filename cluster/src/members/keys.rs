@@ -10,7 +10,7 @@ use motet_engine::id::{Name, Namespace};
 use serde::de::DeserializeOwned;
 
 use super::MemberError;
-use super::member::{Capacity, ModelName, Profile, Role, Roles};
+use super::member::{Capacity, MAX_REPLICAS, ModelName, Profile, Role, Roles};
 
 /// Longest value, in bytes: gossip must fit into datagrams.
 const VALUE_BYTES: usize = 16 << 10;
@@ -18,7 +18,6 @@ const VALUE_BYTES: usize = 16 << 10;
 const LABELS: usize = 64;
 const LABEL_KEY_CHARS: usize = 63;
 const LABEL_VALUE_CHARS: usize = 255;
-const REPLICAS: usize = 1_000;
 const TEXT_CHARS: usize = 255;
 const HEAVIEST: f64 = 1_000.0;
 
@@ -101,12 +100,12 @@ fn replica(key: &str, value: &str, profile: &mut Profile, flaws: &mut Flaws) {
         Some(ModelName { namespace: Namespace(Name::new(namespace).ok()?), name: Name::new(name).ok()? })
     });
     let Some(named) = named else { return flaws.add(format_args!("{} names no model", shown(key))) };
-    if profile.replicas.len() < REPLICAS {
+    if profile.replicas.len() < MAX_REPLICAS {
         let mut replica = Default::default();
         flaws.take(key, value, &mut replica);
         profile.replicas.insert(named, replica);
     } else {
-        flaws.add(format_args!("it has more than {REPLICAS} models"));
+        flaws.add(format_args!("it has more than {MAX_REPLICAS} models"));
     }
 }
 
@@ -138,8 +137,8 @@ fn check(profile: &Profile, flaws: &mut Flaws) {
             "labels have 1 to {LABEL_KEY_CHARS} characters, and up to {LABEL_VALUE_CHARS} in their values"
         ));
     }
-    if profile.replicas.len() > REPLICAS {
-        flaws.add(format_args!("it has more than {REPLICAS} models"));
+    if profile.replicas.len() > MAX_REPLICAS {
+        flaws.add(format_args!("it has more than {MAX_REPLICAS} models"));
     }
 }
 
@@ -197,13 +196,17 @@ mod tests {
         Profile {
             roles: [Role::Api, Role::Models].into_iter().collect(),
             labels: BTreeMap::from([("zone".to_owned(), "eu \"west\" ä".to_owned())]),
-            capacity: Capacity { cores: 8, memory_bytes: 1 << 40, weight: 2.5 },
+            capacity: Capacity { cores: 8, memory_bytes: 1 << 40, weight: 2.5, model_memory_bytes: 1 << 35 },
             load: Load { live_runs: 7, queue_depth: 3 },
             version: Version { binary: "1.2.3".to_owned(), protocol: (2, 4), events: 17 },
             http: Some("10.0.0.1:8080".to_owned()),
             draining: true,
             replicas: BTreeMap::from([
-                (model("default", "e5"), Replica { spare_queue: 9, ready: true }),
+                (
+                    model("default", "e5"),
+                    Replica { spare_queue: 9, ready: true, failed: false, memory_bytes: 90 << 20 },
+                ),
+                (model("default", "chat"), Replica { failed: true, ..Replica::default() }),
                 (model("blue", "e5"), Replica::default()),
             ]),
         }
@@ -260,6 +263,21 @@ mod tests {
         pairs.insert("mood".to_owned(), "fine".to_owned());
         pairs.insert("load".to_owned(), r#"{"live_runs":7,"queue_depth":3,"heat":1}"#.to_owned());
         assert_eq!(reread(&pairs), (profile(), vec![]));
+    }
+
+    #[test]
+    fn what_older_versions_do_not_tell_is_no_flaw() {
+        let pairs = [
+            ("capacity", r#"{"cores":4,"memory_bytes":1,"weight":1}"#),
+            ("model/default/e5", r#"{"spare_queue":7,"ready":true}"#),
+        ];
+        let (profile, flaws) = read(pairs.into_iter());
+        assert_eq!(flaws, Vec::<String>::new());
+        assert_eq!(profile.capacity.model_memory_bytes, 0);
+        assert_eq!(
+            profile.replicas[&model("default", "e5")],
+            Replica { spare_queue: 7, ready: true, ..Replica::default() }
+        );
     }
 
     #[test]

@@ -113,11 +113,14 @@ pub struct Capacity {
     pub memory_bytes: u64,
     /// Share of the shards that it wants, relative to others: more than 0, at most 1,000; 1 unless configured.
     pub weight: f64,
+    /// Memory that its models may take together, in bytes; 0 where nothing bounds it.
+    #[serde(default)]
+    pub model_memory_bytes: u64,
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { cores: 1, memory_bytes: 0, weight: 1.0 }
+        Self { cores: 1, memory_bytes: 0, weight: 1.0, model_memory_bytes: 0 }
     }
 }
 
@@ -165,14 +168,23 @@ pub struct ModelName {
     pub name: Name,
 }
 
-/// A loaded copy of a model.
+/// A model as a node has it: loaded, on its way, or not to be had there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Replica {
     /// Calls that it would still take.
     pub spare_queue: u32,
     /// Whether it can be called.
     pub ready: bool,
+    /// Whether it could not be loaded there a moment ago.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
+    /// What it takes of the node's memory for models, in bytes; 0 until it is loaded.
+    #[serde(default)]
+    pub memory_bytes: u64,
 }
+
+/// Models that a node may tell of.
+pub const MAX_REPLICAS: usize = 1_000;
 
 /// Everything that a node tells of itself.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -191,7 +203,7 @@ pub struct Profile {
     pub http: Option<String>,
     /// Whether it gives its work away, and takes no more.
     pub draining: bool,
-    /// The models that it has; at most 1,000.
+    /// The models that it has; at most [`MAX_REPLICAS`].
     pub replicas: BTreeMap<ModelName, Replica>,
 }
 

@@ -106,7 +106,7 @@ async fn a_node_that_starts_again_is_another_life() {
         .members
         .tell(|profile| {
             profile.labels = BTreeMap::from([("old".to_owned(), "life".to_owned())]);
-            profile.replicas = BTreeMap::from([(model, Replica { spare_queue: 1, ready: true })]);
+            profile.replicas = BTreeMap::from([(model, Replica { spare_queue: 1, ready: true, ..Replica::default() })]);
         })
         .await
         .unwrap();
@@ -132,7 +132,7 @@ async fn what_a_node_tells_changes_for_all() {
     let cluster = Cluster::converged(3).await;
     let (teller, others) = cluster.nodes.split_first().unwrap();
     let model = |name| ModelName { namespace: Namespace::default(), name: Name::new(name).unwrap() };
-    let replica = |spare_queue| Replica { spare_queue, ready: spare_queue > 0 };
+    let replica = |spare_queue| Replica { spare_queue, ready: spare_queue > 0, ..Replica::default() };
     type Change = Box<dyn Fn(&mut Profile)>;
     let changes: Vec<(&str, Change)> = vec![
         ("load", Box::new(|it| it.load = Load { live_runs: 70_000, queue_depth: 12 })),
@@ -200,7 +200,8 @@ async fn nodes_with_a_thousand_models_fit_into_datagrams() {
         let replicas = (0..1_000u32).map(|model| {
             let text = format!("model-{:08x}", model.wrapping_mul(2_654_435_761) ^ node);
             let model_name = ModelName { namespace: Namespace::default(), name: Name::new(&text).unwrap() };
-            (model_name, Replica { spare_queue: model.wrapping_mul(40_503) ^ node, ready: model % 2 == 0 })
+            let (spare_queue, memory_bytes) = (model.wrapping_mul(40_503) ^ node, u64::from(model) << 20);
+            (model_name, Replica { spare_queue, ready: model % 2 == 0, failed: false, memory_bytes })
         });
         cluster.join(&name, Profile { replicas: replicas.collect(), ..profile(&name) }).await;
     }

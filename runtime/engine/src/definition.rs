@@ -14,6 +14,7 @@ mod json_schema;
 mod limits;
 mod model;
 mod node;
+mod placement;
 mod references;
 mod schedule;
 mod step;
@@ -30,6 +31,7 @@ pub use document::{parse_definition_value, parse_definitions};
 pub use http::{CONNECTION_HEADERS, HTTP_METHODS, HTTP_SCHEMES, is_header_name, is_header_value};
 pub use json_schema::json_schema;
 pub use limits::{Limits, Rate, WorkflowLimits};
+pub use placement::ModelPlacement;
 pub use schedule::{CatchUp, Overlap, ScheduleDefinition};
 
 use crate::expression::{Expression, Template};
@@ -333,7 +335,7 @@ pub struct ModelDefinition {
     pub parameters: crate::value::Map,
     /// How calls of many runs form one batch.
     pub batch: BatchPolicy,
-    /// Loaded copies, at least 1.
+    /// Loaded copies on each node that holds it, at least 1.
     pub replicas: u32,
     /// Longest time of one inference.
     pub timeout: Duration,
@@ -341,6 +343,8 @@ pub struct ModelDefinition {
     pub queue: u32,
     /// How many calls may be under way, and how fast they may begin.
     pub limits: Limits,
+    /// Which nodes of a cluster may hold it, and how many of them.
+    pub placement: ModelPlacement,
     /// The document as JSON.
     pub document: serde_json::Value,
 }

@@ -10,8 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use motet_engine::definition::{
-    Call, CatchUp, Definition, Diagnostic, Fallback, Limits, Overlap, Workflow, json_schema, parse_definition_value,
-    parse_definitions,
+    Call, CatchUp, Definition, Diagnostic, Fallback, Limits, ModelPlacement, Overlap, Workflow, json_schema,
+    parse_definition_value, parse_definitions,
 };
 use motet_engine::schema::Schema;
 use motet_engine::time::Timestamp;
@@ -126,7 +126,13 @@ fn models_and_indexes_are_read_whole() {
     assert!(source.sha256.contains_key("e5-small.safetensors"), "{source:?}");
     assert_eq!((model.batch.max, model.batch.window.as_millis(), model.batch.buckets.len()), (64, 2, 3));
     assert_eq!((model.replicas, model.timeout.as_secs(), model.queue), (2, 10, 4096));
+    let labels: Vec<_> = model.placement.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(labels, [("gpu", "h100"), ("zone", "eu-1")]);
+    assert_eq!((model.placement.min, model.placement.max), (2, Some(5)));
     assert_eq!(definitions[2].identity(), ("Model", &"words".parse().unwrap(), Some("2")));
+    let Definition::Model(words) = &definitions[2] else { panic!("not a model") };
+    assert_eq!(words.placement, ModelPlacement::default());
+    assert_eq!((words.placement.min, words.placement.max), (1, None));
     let Definition::Index(index) = &definitions[3] else { panic!("not an index") };
     assert_eq!((index.dimension, index.backend.as_str()), (384, "embedded"));
 }

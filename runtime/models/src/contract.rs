@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use motet_engine::definition::{BatchPolicy, Limits, ModelDefinition};
+use motet_engine::definition::{BatchPolicy, Limits, ModelDefinition, ModelPlacement};
 use motet_engine::failure::FailureClass;
 use motet_engine::tensor::Tensor;
 use motet_engine::value::Value;
@@ -31,6 +31,7 @@ pub(crate) fn definition(backend: &str, parameters: &serde_json::Value) -> Model
         timeout: Duration::from_secs(60),
         queue: 16,
         limits: Limits::default(),
+        placement: ModelPlacement::default(),
         document: serde_json::Value::Null,
     }
 }

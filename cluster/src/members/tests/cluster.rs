@@ -33,7 +33,12 @@ pub(super) fn profile(name: &str) -> Profile {
     Profile {
         roles: if number.is_multiple_of(2) { Roles::all() } else { [Role::Runs, Role::Api].into_iter().collect() },
         labels: BTreeMap::from([("zone".to_owned(), format!("zone of {name}"))]),
-        capacity: Capacity { cores: number, memory_bytes: u64::from(number) << 30, weight: 1.5 },
+        capacity: Capacity {
+            cores: number,
+            memory_bytes: u64::from(number) << 30,
+            weight: 1.5,
+            model_memory_bytes: u64::from(number) << 29,
+        },
         load: Load { live_runs: u64::from(number), queue_depth: 2 },
         version: Version { binary: "1.2.3".to_owned(), protocol: (1, 2), events: 40 },
         http: Some(format!("{name}.internal:8080")),

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::document::API_VERSION;
-use super::{call, http, index, limits, model, schedule, step, workflow};
+use super::{call, http, index, limits, model, placement, schedule, step, workflow};
 use crate::failure::FailureClass;
 
 const NAME: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
@@ -116,6 +116,16 @@ fn model_properties() -> Vec<(&'static str, Json)> {
         ("timeout", duration(Some("30s"))),
         ("queue", integer(1, 1_000_000, Some(1_024))),
         ("limits", object(&limits::KEYS, &[], limit_properties())),
+        ("placement", object(&placement::KEYS, &[], placement_properties())),
+    ]
+}
+
+fn placement_properties() -> Vec<(&'static str, Json)> {
+    let texts = json!({"type": "string", "minLength": 1});
+    vec![
+        ("labels", json!({"type": "object", "additionalProperties": texts, "maxProperties": placement::MAX_LABELS})),
+        ("min", integer(1, placement::MOST, Some(1))),
+        ("max", integer(1, placement::MOST, None)),
     ]
 }
 

@@ -9,11 +9,12 @@ use super::diagnostic::Diagnostics;
 use super::fields::{Fields, text};
 use super::limits;
 use super::node::{Content, Node};
+use super::placement;
 use super::{BatchPolicy, ModelDefinition, ModelSource};
 use crate::expression::wording::{nearest, shorten};
 use crate::value::{Map, Value};
 
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 14] = [
     "apiVersion",
     "kind",
     "name",
@@ -27,6 +28,7 @@ pub(super) const KEYS: [&str; 13] = [
     "timeout",
     "queue",
     "limits",
+    "placement",
 ];
 pub(super) const BATCH_KEYS: [&str; 4] = ["max", "max_bytes", "window", "buckets"];
 pub(super) const SOURCE_KEYS: [&str; 4] = ["uri", "sha256", "license", "mirrors"];
@@ -47,6 +49,7 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<ModelDefini
     let timeout = fields.duration("timeout", MILLISECOND..=Duration::from_secs(3600), out);
     let queue = fields.integer("queue", 1..=1_000_000, out).unwrap_or(1024);
     let limits = limits::of_model(&fields, out);
+    let placement = placement::of_model(&fields, out);
     Some(ModelDefinition {
         name: name?,
         version,
@@ -58,6 +61,7 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<ModelDefini
         timeout: timeout.unwrap_or(Duration::from_secs(30)),
         queue: u32::try_from(queue).ok()?,
         limits,
+        placement,
         document: node.to_json(),
     })
 }

@@ -197,6 +197,31 @@ async fn fetches_of_one_artefact_share_a_download() {
     assert_eq!(server.requests(), ["/w"]);
 }
 
+/// Two models with one artefact, written differently, and one model again after it was unloaded: one download.
+#[tokio::test]
+async fn models_with_the_same_files_share_them_and_loading_again_fetches_nothing() {
+    let (_folder, cache, server) = setup().await;
+    let bytes = [3; 200_000];
+    server.put("/a/w", Page::Bytes(bytes.to_vec()));
+    server.put("/b/w", Page::Bytes(bytes.to_vec()));
+    let one = source(format!("{}/a/w", server.url), &[("w", &bytes)]);
+    let other = ModelSource {
+        mirrors: vec![one.uri.clone()],
+        license: Some("MIT".to_owned()),
+        ..source(format!("{}/b/w", server.url), &[("w", &bytes)])
+    };
+    // As concurrent loads of two models do, over caches that are told apart by nothing but their handles.
+    let again = cache.clone();
+    let (first, second) = tokio::join!(cache.fetch(&one, &quiet), again.fetch(&other, &quiet));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(first, second);
+    assert_eq!(std::fs::read(first.join("w")).unwrap(), bytes);
+    for source in [&one, &other, &one] {
+        assert_eq!(cache.fetch(source, &quiet).await.unwrap(), first);
+    }
+    assert_eq!(server.requests().len(), 1, "{:?}", server.requests());
+}
+
 /// A program that stands in for Python: it runs `script` with the arguments of pip.
 fn python(folder: &Path, script: &str) -> PathBuf {
     let path = folder.join("python");

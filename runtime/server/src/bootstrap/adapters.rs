@@ -47,6 +47,7 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
         max_unfinished: settings.runs.max_unfinished,
         recovery_per_second: settings.runs.recovery_per_second,
         alone: settings.cluster.address.is_none(),
+        holds_models: settings.cluster.roles().contains(&"models"),
     })
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use motet_actors::node::Node;
 use motet_actors::peers::Peers;
+use motet_actors::placement::Placement;
 use motet_cluster::clock::SystemBootClock;
 use motet_cluster::envelope::NodeId;
 use motet_cluster::leader::{Leader, LeaderSettings};
@@ -92,6 +93,7 @@ impl Membership {
             link: Arc::clone(&link) as Arc<_>,
             table: Arc::clone(keeper.table()),
             members: roster.list(),
+            placement: Placement::new(roster.list()),
             draining: draining.clone(),
             store: Arc::clone(&store),
         };
@@ -108,6 +110,7 @@ impl Membership {
             store: store as Arc<_>,
             life: keeper.life(),
             draining: drains.clone(),
+            models: node.models_told(),
             router: Arc::clone(node.router()),
             roster,
         });
@@ -199,7 +202,8 @@ impl Identity {
             labels: settings.cluster.labels(),
             capacity: Capacity {
                 cores: u32::try_from(processors()).unwrap_or(u32::MAX),
-                memory_bytes: settings.models.memory_bytes,
+                memory_bytes: memory(),
+                model_memory_bytes: settings.models.memory_bytes,
                 weight: f64::from(self.weight),
             },
             version,
@@ -211,6 +215,14 @@ impl Identity {
 
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Memory of the machine in bytes; 0 where it does not say.
+fn memory() -> u64 {
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = total.and_then(|total| total.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kibibytes.unwrap_or_default() << 10
 }
 
 /// Where the leader is elected first; the store alone decides where there is none.

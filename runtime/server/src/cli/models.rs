@@ -103,6 +103,18 @@ fn show(output: &Output, model: &Value) -> CliResult {
             output.line(format!("{title:<9} {words}"))?;
         }
     }
+    if let Some(nodes) = model["nodes"].as_array() {
+        let node = |node: &Value| match text(node, "state").as_str() {
+            "ready" => text(node, "node"),
+            state => format!("{} ({state})", text(node, "node")),
+        };
+        let nodes: Vec<_> = nodes.iter().map(node).collect();
+        output.line(format!(
+            "{:<9} {}",
+            "nodes",
+            if nodes.is_empty() { "none".to_owned() } else { nodes.join(", ") }
+        ))?;
+    }
     for key in ["inputs", "outputs"] {
         for spec in model["signature"][key].as_array().map_or(&[][..], Vec::as_slice) {
             output.line(format!("{:<9} {}", key.trim_end_matches('s'), specification(spec)))?;

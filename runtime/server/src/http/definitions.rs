@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use motet_actors::catalog::{is_deleted, word};
-use motet_actors::models::Loading;
+use motet_actors::models::{Loading, ModelNode};
 use motet_actors::stats::ModelFigures;
 use motet_engine::access::Action;
 use motet_engine::definition::{Definition, Metric};
@@ -61,6 +61,10 @@ pub(crate) struct DefinitionView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<super::run_view::ErrorView<'_>>)]
     error: Option<Failure>,
+    /// The nodes of a cluster that have a model, as they tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<serde_json::Value>>)]
+    nodes: Option<Vec<ModelNode>>,
     /// What a loaded model takes, gives and is.
     #[serde(skip_serializing_if = "Option::is_none")]
     signature: Option<serde_json::Value>,
@@ -145,6 +149,7 @@ impl<'a> DefinitionView<'a> {
             state: None,
             loading: None,
             error: None,
+            nodes: None,
             signature: None,
             figures: None,
             dimension: None,
@@ -168,10 +173,12 @@ impl<'a> DefinitionView<'a> {
 
     fn with_model(self, app: &App, stored: &StoredDefinition) -> Self {
         let live = app.router.models().view(&stored.namespace, &stored.name);
+        let nodes = app.router.model_nodes(&stored.namespace, &stored.name);
         match live.filter(|live| live.version == stored.version) {
-            None => Self { state: Some("unloaded"), ..self },
+            None => Self { state: Some("unloaded"), nodes, ..self },
             Some(live) => Self {
                 state: Some(live.state),
+                nodes,
                 loading: live.loading,
                 error: live.error,
                 signature: live.signature,

@@ -50,7 +50,7 @@ impl From<RouteError> for Problem {
             RouteError::Undecodable(_) => Self::new(500, "internal", words),
             RouteError::Expired => Self::new(504, "timeout", words),
             RouteError::Unknown(_) => Self::new(404, "not_found", words),
-            RouteError::Failed(failure) => Self::from(&failure),
+            RouteError::Failed(failure) | RouteError::Absent(failure) => Self::from(&failure),
         }
     }
 }
@@ -148,6 +148,7 @@ mod tests {
             (RouteError::Undecodable("x".into()).into(), 500, "internal"),
             (RouteError::Expired.into(), 504, "timeout"),
             (RouteError::Unknown("x".into()).into(), 404, "not_found"),
+            (RouteError::Absent(Failure::new(FailureClass::Unavailable, "x")).into(), 503, "unavailable"),
             (StoreError::Busy.into(), 503, "overloaded"),
             (StoreError::Storage("disk".into()).into(), 503, "storage_failed"),
             (StoreError::Closed.into(), 503, "stopping"),

@@ -57,6 +57,8 @@ fn describe() {
     describe_gauge!("motet_runs_live", "Run actors.");
     describe_gauge!("motet_runs_unfinished", "Runs admitted and not ended, live or waiting.");
     describe_counter!("motet_actor_failures_total", "Failures of actors, by kind.");
+    describe_counter!("motet_model_calls_placed_total", "Calls of models that went to a node, by how far it is.");
+    describe_counter!("motet_model_calls_passed_over_total", "Tries of nodes that did not take a call, by reason.");
     describe_histogram!("motet_model_batch_rows", "Rows per model batch, by model.");
     describe_histogram!("motet_model_batch_seconds", "Time of a model batch, by model.");
     describe_histogram!("motet_index_batch_vectors", "Vectors per write, by index.");

@@ -4,6 +4,7 @@
 //! Ends and begins no life; the keeper of shards does. Never gives up: what cannot begin is tried again. Used by
 //! `cluster`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use motet_actors::ports::{Entropy, SystemEntropy};
 use motet_actors::router::Router;
 use motet_cluster::members::datagrams::Datagrams;
-use motet_cluster::members::{Identity, Load, MemberError, MemberSettings, Members, Profile};
+use motet_cluster::members::{Identity, Load, MemberError, MemberSettings, Members, ModelName, Profile, Replica};
 use motet_store::port::{Incarnation, LeaseStore};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -42,6 +43,8 @@ pub(super) struct BelongingParts {
     pub(super) life: watch::Receiver<Option<Incarnation>>,
     /// Whether it gives its work away.
     pub(super) draining: watch::Receiver<bool>,
+    /// The models that it has.
+    pub(super) models: watch::Receiver<BTreeMap<ModelName, Replica>>,
     pub(super) router: Arc<Router>,
     pub(super) roster: Roster,
 }
@@ -103,6 +106,7 @@ async fn run(mut parts: BelongingParts, ended: CancellationToken) {
 async fn join(parts: &mut BelongingParts, life: Incarnation) -> Result<Members, MemberError> {
     parts.profile.draining = *parts.draining.borrow();
     parts.profile.load = load(&parts.router);
+    parts.profile.replicas = parts.models.borrow_and_update().clone();
     let identity = Identity { name: parts.name.clone(), incarnation: life, address: parts.address };
     let (datagrams, store) = (Arc::clone(&parts.datagrams), Arc::clone(&parts.store));
     Members::join(parts.settings.clone(), identity, parts.profile.clone(), datagrams, store).await
@@ -137,6 +141,13 @@ async fn belong(parts: &mut BelongingParts, members: &Members, life: Incarnation
                 }
                 let draining = *parts.draining.borrow_and_update();
                 members.tell(|profile| profile.draining = draining).await
+            }
+            changed = parts.models.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let models = parts.models.borrow_and_update().clone();
+                members.tell(|profile| profile.replicas = models).await
             }
             _ = looks.tick() => {
                 let now = load(&parts.router);
