@@ -13,7 +13,7 @@ use motet_engine::definition::IndexDefinition;
 use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{Name, Namespace};
 use motet_engine::value::{Map, Value};
-use motet_vectors::port::{IndexStats, VectorBackend, VectorIndex};
+use motet_vectors::port::{VectorBackend, VectorIndex};
 use ractor::{Actor, ActorCell};
 use tokio::sync::{Mutex, Semaphore, oneshot};
 
@@ -103,10 +103,7 @@ impl Indexes {
         {
             return Ok(Arc::clone(opened));
         }
-        let definition = self.catalog.index(namespace, name).await.map_err(|error| match error {
-            CatalogError::Unknown { .. } => RouteError::Unknown(format!("index '{name}'")),
-            error => Failure::new(FailureClass::Internal, error.to_string()).into(),
-        })?;
+        let definition = self.catalog.index(namespace, name).await.map_err(|error| not_to_be_had(name, &error))?;
         let slot = Arc::clone(&self.slots.entry(key).or_default());
         let mut place = slot.lock().await;
         if let Some(opened) = &*place
@@ -147,12 +144,12 @@ impl Indexes {
     pub(crate) async fn ask(&self, caller: &Caller, name: &Name, ask: IndexAsk) -> Result<Value, RouteError> {
         let opened = self.opened(&caller.namespace, name).await?;
         match ask {
-            IndexAsk::Query { with } => {
+            IndexAsk::Query { with, .. } => {
                 let query = vector_call::query(&with)?;
                 let _turn = opened.queries.acquire().await.map_err(|_| RouteError::NotOwner)?;
                 Ok(vector_call::matches(opened.index.query(query).await?))
             }
-            IndexAsk::Upsert { with } => {
+            IndexAsk::Upsert { with, .. } => {
                 let (namespace, records) = vector_call::upsert(&with)?;
                 let count = i64::try_from(records.len()).unwrap_or(i64::MAX);
                 let place = Arc::clone(&opened.writes).acquire_owned().await.map_err(|_| unavailable(name))?;
@@ -165,15 +162,20 @@ impl Indexes {
                 answer.await.map_err(|_| unavailable(name))??;
                 Ok(Map::from([("upserted".into(), Value::Int(count))]).into())
             }
+            IndexAsk::Stats => {
+                let stats = serde_json::to_value(opened.index.stats().await?);
+                let internal = |error: serde_json::Error| Failure::new(FailureClass::Internal, error.to_string());
+                Ok(Value::from(stats.map_err(internal)?))
+            }
         }
     }
+}
 
-    /// What an index holds; opens it when it is not open.
-    ///
-    /// # Errors
-    /// When it does not exist or cannot be opened.
-    pub async fn stats(&self, namespace: &Namespace, name: &Name) -> Result<IndexStats, RouteError> {
-        Ok(self.opened(namespace, name).await?.index.stats().await?)
+/// Why a definition of an index is not there.
+pub(crate) fn not_to_be_had(name: &Name, error: &CatalogError) -> RouteError {
+    match error {
+        CatalogError::Unknown { .. } => RouteError::Unknown(format!("index '{name}'")),
+        error => Failure::new(FailureClass::Internal, error.to_string()).into(),
     }
 }
 

@@ -79,12 +79,18 @@ pub enum IndexAsk {
     Query {
         /// Arguments by name.
         with: Value,
+        /// The run that asks, when one does.
+        run: Option<RunId>,
     },
     /// Store vectors; the answer comes when they are durable.
     Upsert {
         /// Arguments by name.
         with: Value,
+        /// The run that asks, when one does.
+        run: Option<RunId>,
     },
+    /// Say what it holds.
+    Stats,
 }
 
 /// What is asked of another service.

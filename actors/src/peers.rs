@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::address::Address;
 use crate::message::{Answer, Ask, RouteError, RunAsk};
 use crate::placement::Placement;
-use crate::router::Router;
+use crate::router::{Homes, Router};
 use crate::wire::{self, Question, WireError};
 
 /// A question to an actor.
@@ -58,6 +58,8 @@ pub struct Peers {
     pub draining: watch::Sender<bool>,
     /// Where models are.
     pub placement: Placement,
+    /// Where indexes are.
+    pub homes: Homes,
     /// What all nodes share.
     pub store: Arc<dyn Store>,
 }
@@ -202,8 +204,10 @@ fn may_repeat(question: &Question) -> bool {
         Ask::Run(_) => true,
         // What a model computes changes nothing, and only one answer is recorded.
         Ask::Model(_) => true,
+        // The same vectors under the same ids.
+        Ask::Index(_) => true,
         // The run that owes the call decides about another attempt.
-        Ask::Index(_) | Ask::Egress(_) => false,
+        Ask::Egress(_) => false,
     }
 }
 

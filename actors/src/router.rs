@@ -3,6 +3,7 @@
 //! Checks who may do what, bounds what is admitted, and puts a time limit on every question. On one node every address
 //! is local. Used by the HTTP API, the CLI's embedded node, and by run actors for what their runs owe.
 
+mod homing;
 mod placing;
 mod remote;
 mod steering;
@@ -36,6 +37,7 @@ use crate::ports::{Clock, Entropy};
 use crate::runs::Runs;
 use crate::schedules::Schedules;
 use crate::submission::{admit, admit_elsewhere};
+pub use homing::Homes;
 pub use steering::ForkRequest;
 
 pub use crate::submission::{Begun, SubmitError, SubmitRequest, Submitted};

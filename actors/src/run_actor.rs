@@ -10,7 +10,7 @@ use std::time::Duration;
 use motet_engine::access::{Caller, Principal};
 use motet_engine::command::{Command, Work};
 use motet_engine::failure::{Failure, FailureClass};
-use motet_engine::id::{CallId, RunId, Seq};
+use motet_engine::id::{CallId, Name, NameError, RunId, Seq};
 use motet_engine::input::Input;
 use motet_engine::time::Timestamp;
 use motet_engine::value::Value;
@@ -254,17 +254,28 @@ impl RunActor {
                 Address::Model(live.caller.namespace.clone(), model),
                 Ask::Model(ModelAsk::Infer { with, priority: live.priority, key: Some(key) }),
             ),
-            Work::VectorQuery { with } => return self.send_to_index(live, id, IndexAsk::Query { with }, timeout),
-            Work::VectorUpsert { with } => return self.send_to_index(live, id, IndexAsk::Upsert { with }, timeout),
+            Work::VectorQuery { with } => {
+                let to = index_of(&with);
+                return self.send_to_index(live, id, to, IndexAsk::Query { with, run: Some(self.run) }, timeout);
+            }
+            Work::VectorUpsert { with } => {
+                let to = index_of(&with);
+                return self.send_to_index(live, id, to, IndexAsk::Upsert { with, run: Some(self.run) }, timeout);
+            }
             Work::Http { with } => return self.send_out(live, id, with, timeout),
         };
         self.spawn_call(live, id, to, ask, timeout)
     }
 
-    fn send_to_index(&self, live: &Live, id: CallId, ask: IndexAsk, timeout: Duration) -> AbortHandle {
-        let (IndexAsk::Query { with } | IndexAsk::Upsert { with }) = &ask;
-        let name = with.get("index").and_then(|name| name.as_str()).unwrap_or_default();
-        match motet_engine::id::Name::new(name) {
+    fn send_to_index(
+        &self,
+        live: &Live,
+        id: CallId,
+        name: Result<Name, NameError>,
+        ask: IndexAsk,
+        timeout: Duration,
+    ) -> AbortHandle {
+        match name {
             Ok(name) => {
                 let to = Address::Index(live.caller.namespace.clone(), name);
                 self.spawn_call(live, id, to, Ask::Index(ask), timeout)
@@ -353,6 +364,11 @@ impl RunActor {
         self.runs.left(self.run, live.driver.is_held() && !live.driver.run().phase().is_end());
         myself.stop(None);
     }
+}
+
+/// The index that a call names.
+fn index_of(with: &Value) -> Result<Name, NameError> {
+    Name::new(with.get("index").and_then(|name| name.as_str()).unwrap_or_default())
 }
 
 /// Answers whoever still listens; one who went away needs no answer.

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
-use crate::message::{Answer, Ask, ModelAsk, RouteError};
+use crate::message::{Answer, Ask, IndexAsk, ModelAsk, RouteError};
 
 /// Bytes of a message that travel in the envelope itself.
 pub(crate) const INLINE: usize = 512 << 10;
@@ -94,7 +94,8 @@ impl Question {
         match (&self.to, &self.ask) {
             (Address::Run(run), _) => Some(*run),
             (_, Ask::Model(ModelAsk::Infer { key, .. })) => key.map(|key| key.run),
-            (_, Ask::Model(ModelAsk::Load) | Ask::Index(_) | Ask::Egress(_) | Ask::Run(_)) => None,
+            (_, Ask::Index(IndexAsk::Query { run, .. } | IndexAsk::Upsert { run, .. })) => *run,
+            (_, Ask::Model(ModelAsk::Load) | Ask::Index(IndexAsk::Stats) | Ask::Egress(_) | Ask::Run(_)) => None,
         }
     }
 }
@@ -141,7 +142,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::message::{CallKey, IndexAsk, RunAsk};
+    use crate::message::{CallKey, RunAsk};
 
     fn run() -> RunId {
         RunId::new(Timestamp::from_millis(1_700_000_000_000), ShardId(5), 77)
@@ -184,8 +185,9 @@ mod tests {
             asks.push(Ask::Run(RunAsk::Input(Input::CallFinished { call: call(), outcome: Ok(with.clone()) })));
             let key = Some(CallKey { run: run(), call: call() });
             asks.push(Ask::Model(ModelAsk::Infer { with: with.clone(), priority: -3, key }));
-            asks.push(Ask::Index(IndexAsk::Query { with: with.clone() }));
-            asks.push(Ask::Index(IndexAsk::Upsert { with }));
+            asks.push(Ask::Index(IndexAsk::Query { with: with.clone(), run: None }));
+            asks.push(Ask::Index(IndexAsk::Upsert { with, run: Some(run()) }));
+            asks.push(Ask::Index(IndexAsk::Stats));
         }
         asks
     }

@@ -201,12 +201,15 @@ impl Router {
     /// older version.
     pub(super) async fn prepare(&self, caller: &Caller, definition: &ModelDefinition) -> Result<(), RouteError> {
         let (namespace, name) = (caller.namespace.clone(), definition.name.clone());
-        let Some(peers) = self.peers.get() else {
-            // A node that has not joined yet does not know what will be its own.
-            let own = self.models.holding() == Holding::All;
+        let peers = self.peers.get();
+        let members = peers.map(|peers| peers.placement.members()).unwrap_or_default();
+        let Some(peers) = peers.filter(|_| members.iter().any(|member| member.is_self)) else {
+            // A node that is still to join does not know what will be its own.
+            let own =
+                self.models.holding() == Holding::All || (peers.is_some() && self.models.holding() == Holding::Placed);
             return if own { self.models.load(&namespace, &name).await } else { Ok(()) };
         };
-        let (members, passed) = (peers.placement.members(), Passed::default());
+        let passed = Passed::default();
         let model = ModelName { namespace, name };
         let situation = self.situation(&members, &model, definition, &passed);
         let nodes: Vec<_> = situation.holders().into_iter().chain(situation.wanted(None)).collect();

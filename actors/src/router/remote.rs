@@ -39,6 +39,10 @@ impl Router {
                 // In a room of its own, so that a question on one node does not grow by what it never does.
                 Box::pin(self.ask_model(peers, question, patience)).await
             }
+            (Some(peers), Address::Index(..)) => {
+                let question = Question { caller: caller.clone(), to: to.clone(), ask };
+                Box::pin(self.ask_index(peers, question, patience)).await
+            }
             _ => self.ask_here(caller, to, ask, patience, Asker::Own).await,
         }
     }
@@ -80,6 +84,9 @@ impl Router {
 
     /// Answers a question of another node, from here or not at all.
     pub(crate) async fn answer_peer(&self, question: &Question, patience: Duration) -> Result<Answer, RouteError> {
+        if let (Some(peers), Address::Index(..)) = (self.peers.get(), &question.to) {
+            return Box::pin(self.answer_for_index(peers, question, patience)).await;
+        }
         match self.ask_here(&question.caller, &question.to, question.ask.clone(), patience, Asker::Peer).await? {
             // Whoever asked reads it from the store: a state may be larger than what travels between nodes.
             Answer::State(state) => Ok(Answer::Progress { seq: state.seq, ended: state.phase.is_end() }),

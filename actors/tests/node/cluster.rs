@@ -8,6 +8,7 @@ use motet_actors::message::{Answer, RouteError};
 use motet_actors::node::Node;
 use motet_actors::peers::Peers;
 use motet_actors::placement::Placement;
+use motet_actors::router::Homes;
 use motet_cluster::clock::SystemBootClock;
 use motet_cluster::envelope::NodeId;
 use motet_cluster::link::loopback::Loopback;
@@ -69,7 +70,7 @@ pub(crate) struct Peer {
 }
 
 /// A node as the others know it.
-fn alive(name: &str) -> members::Member {
+fn alive(name: &str, is_self: bool) -> members::Member {
     members::Member {
         name: name.to_owned(),
         incarnation: Incarnation(0),
@@ -77,7 +78,7 @@ fn alive(name: &str) -> members::Member {
         state: members::MemberState::Alive,
         profile: members::Profile { roles: members::Roles::all(), ..members::Profile::default() },
         flaws: vec![],
-        is_self: false,
+        is_self,
     }
 }
 
@@ -136,9 +137,10 @@ impl Cluster {
             me: id.clone(),
             link: Arc::clone(&link),
             table: Arc::clone(keeper.table()),
-            members: watch::channel(Arc::new(["a", "b", "c"].map(alive).to_vec())).1,
+            members: watch::channel(Arc::new(["a", "b", "c"].map(|other| alive(other, other == name)).to_vec())).1,
             draining: draining.clone(),
             placement: Placement::new(heard.subscribe()),
+            homes: Homes::new(name != "c"),
             store: Arc::clone(node.store()),
         });
         // Everybody plans under the one term: that is allowed, and what the store is there to sort out.
@@ -155,7 +157,7 @@ impl Cluster {
     }
 
     /// Nodes of which each has its share of the shards.
-    async fn of<const N: usize>(names: [&str; N]) -> (Self, [Peer; N]) {
+    pub(crate) async fn of<const N: usize>(names: [&str; N]) -> (Self, [Peer; N]) {
         Self::with_models_on(names.map(|name| (name, true))).await
     }
 

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod egress;
+mod homes;
 mod limits;
 mod newer;
 mod placing;
@@ -178,7 +179,7 @@ output: '${ steps.near.output.matches[0].metadata.n }'
     }
     let run = submit(&node, "find", json!({"v": [0.1, 0.9]})).await;
     assert_eq!(output(&finish(&node, run).await), json!("up"));
-    let stats = node.router().indexes().stats(&Namespace::default(), &Name::new("kb").unwrap()).await.unwrap();
+    let stats = node.router().index_stats(&Namespace::default(), &Name::new("kb").unwrap(), PATIENCE).await.unwrap();
     assert_eq!(stats.namespaces.iter().map(|(_, count)| count).sum::<u64>(), 2);
     node.stop(PATIENCE).await.unwrap();
 }

@@ -51,7 +51,7 @@ pub struct VectorMatch {
 }
 
 /// What an index holds.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct IndexStats {
     /// Length of every vector.
     pub dimension: u32,

@@ -51,12 +51,6 @@ fn own(member: Member) -> Member {
     with(member, |it| it.is_self = true)
 }
 
-fn in_zone(zone: &str, member: Member) -> Member {
-    with(member, |it| {
-        it.profile.labels.insert(ZONE.to_owned(), zone.to_owned());
-    })
-}
-
 fn placement(min: u32, max: Option<u32>, labels: &[(&str, &str)]) -> ModelPlacement {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     ModelPlacement { labels, min, max }
@@ -76,189 +70,112 @@ fn situation<T>(
     f(&Situation { members, model: &model, placement, here, passed, draw })
 }
 
-/// Where a call goes, and who is to load the model besides.
-fn check(members: &[Member], placement: &ModelPlacement, passed: &Passed) -> (String, Vec<String>) {
-    situation(members, placement, passed, 0.0, |it| match it.pick() {
-        None => (String::new(), vec![]),
-        Some(pick) => {
-            let wanted = if pick.wants_more { it.wanted(Some(pick.member)) } else { vec![] };
-            let wanted = wanted.iter().map(|member| member.name.clone()).collect();
-            (format!("{} {}", pick.place.as_str(), pick.member.name), wanted)
-        }
+/// Where a call goes, and who is to load the model besides: `far a + c`.
+fn check(members: &[Member], placement: &ModelPlacement, passed: &Passed) -> String {
+    situation(members, placement, passed, 0.0, |it| {
+        let Some(pick) = it.pick() else { return "nowhere".to_owned() };
+        let wanted = if pick.wants_more { it.wanted(Some(pick.member)) } else { vec![] };
+        let wanted: String = wanted.iter().map(|member| format!(" + {}", member.name)).collect();
+        format!("{} {}{wanted}", pick.place.as_str(), pick.member.name)
     })
 }
 
+/// Nodes in short: `*` is this node; then its name; `=9`, `=loading` or `=failed` for what it has; `@x` for its zone,
+/// `#h100` for its label gpu, `$99` for its memory for models; and what is wrong with it.
+fn read(text: &str) -> Vec<Member> {
+    text.split(' ').map(read_node).collect()
+}
+
+fn read_node(text: &str) -> Member {
+    let mut rest = text.trim_start_matches('*');
+    let mut member = node(&rest[..1], None);
+    member.is_self = text.starts_with('*');
+    rest = &rest[1..];
+    while let Some(sign) = rest.chars().next() {
+        let end = rest[1..].find(['=', '@', '#', '$', '!']).map_or(rest.len(), |end| end + 1);
+        let word = &rest[1..end];
+        rest = &rest[end..];
+        let profile = &mut member.profile;
+        match (sign, word) {
+            ('=', "loading") => drop(profile.replicas.insert(model(), loading().unwrap())),
+            ('=', "failed") => drop(profile.replicas.insert(model(), failed().unwrap())),
+            ('=', spare) => drop(profile.replicas.insert(model(), ready(spare.parse().unwrap()).unwrap())),
+            ('@', zone) => drop(profile.labels.insert(ZONE.to_owned(), zone.to_owned())),
+            ('#', gpu) => drop(profile.labels.insert("gpu".to_owned(), gpu.to_owned())),
+            ('$', bytes) => profile.capacity.model_memory_bytes = bytes.parse().unwrap(),
+            ('!', "drains") => profile.draining = true,
+            ('!', "roleless") => profile.roles = [Role::Api].into_iter().collect(),
+            ('!', "nonsense") => member.flaws.push("nonsense".to_owned()),
+            ('!', "gone") => member.state = GONE,
+            ('!', "suspect") => member.state = UNHEARD,
+            _ => panic!("{text}"),
+        }
+    }
+    member
+}
+
+/// What is shown, the nodes, the least and the most of them, and where the call goes.
+type Case = (&'static str, &'static str, (u32, Option<u32>), &'static str);
+
 /// In rank for the model: a, c, b, d.
+const TABLE: [Case; 25] = [
+    ("this node has room", "*b=1 a=9", (1, None), "here b"),
+    ("this node is full", "*b=0 a=9", (1, None), "near a"),
+    ("the same zone before more room", "*d@x a@y=9 b@x=1", (1, None), "near b"),
+    ("another zone when the own is full", "*d@x a@y=9 b@x=0", (1, None), "far a"),
+    ("no zone is another zone", "*d@x a=9", (1, None), "far a"),
+    ("the most room, then the rank", "*d b=9 c=9 a=8", (1, None), "near c"),
+    ("nobody has it: its home", "*b c a", (1, None), "near a"),
+    ("this node is a home", "*c a", (2, None), "here c + a"),
+    ("two homes, and one is enough to begin", "*d a b c", (2, None), "near a + c"),
+    ("a home is missing", "*d=5 a c", (2, None), "here d + a"),
+    ("the home loads it", "*d a=loading", (1, None), "near a"),
+    ("another loads it, but the home may too", "*d a b=loading", (1, None), "near a"),
+    ("another loads it, and one is the most", "*d a b=loading", (1, Some(1)), "near b"),
+    ("the home could not load it", "*d a=failed b c", (1, None), "near c"),
+    ("nobody could load it", "*d=failed a=failed", (1, None), "near a"),
+    ("all full: it grows", "*d=0 a b=0", (1, None), "here d + a"),
+    ("all full, and another is on its way", "*d=0 a b=loading", (1, None), "here d"),
+    ("all full, as many as may be", "*d a=0 b=0", (1, Some(2)), "near a"),
+    ("the home is gone", "*d a=9!gone b", (1, None), "near b"),
+    ("the home is suspect", "*d a=9!suspect b", (1, None), "near b"),
+    ("this node lives, whatever others hear", "*d=9!suspect a=9!suspect", (1, None), "here d"),
+    ("a node drains, and this one too", "*d=9!drains a=9!drains b=1", (1, None), "near b"),
+    ("nonsense, and no role", "*d=9!roleless a=9!nonsense", (1, None), "nowhere"),
+    ("too little memory", "*d=0 a$99 c$100", (1, None), "here d + c"),
+    ("no bound on memory", "*d a$0 b", (1, None), "near a"),
+];
+
 #[test]
 fn calls_go_where_the_table_says() {
-    let any = || placement(1, None, &[]);
-    let gpu = || placement(1, None, &[("gpu", "h100")]);
-    let small = |name: &str, bytes: u64| with(node(name, None), |it| it.profile.capacity.model_memory_bytes = bytes);
-    let away = |name: &str, state: MemberState| with(node(name, ready(9)), |it| it.state = state);
-    let has = |name: &str| {
-        with(node(name, None), |it| {
-            it.profile.labels.insert("gpu".to_owned(), "h100".to_owned());
-        })
-    };
-    let cases: Vec<(&str, Vec<Member>, ModelPlacement, &str, &[&str])> = vec![
-        ("this node has room", vec![own(node("b", ready(1))), node("a", ready(9))], any(), "here b", &[]),
-        ("this node is full", vec![own(node("b", ready(0))), node("a", ready(9))], any(), "far a", &[]),
-        (
-            "the same zone before more room",
-            vec![
-                own(in_zone("x", node("d", None))),
-                in_zone("y", node("a", ready(9))),
-                in_zone("x", node("b", ready(1))),
-            ],
-            any(),
-            "near b",
-            &[],
-        ),
-        (
-            "another zone when the own is full",
-            vec![
-                own(in_zone("x", node("d", None))),
-                in_zone("y", node("a", ready(9))),
-                in_zone("x", node("b", ready(0))),
-            ],
-            any(),
-            "far a",
-            &[],
-        ),
-        (
-            "the most room, then the rank",
-            vec![own(node("d", None)), node("b", ready(9)), node("c", ready(9)), node("a", ready(8))],
-            any(),
-            "near c",
-            &[],
-        ),
-        ("nobody has it: its home", vec![own(node("b", None)), node("c", None), node("a", None)], any(), "near a", &[]),
-        ("this node is a home", vec![own(node("c", None)), node("a", None)], placement(2, None, &[]), "here c", &["a"]),
-        (
-            "two homes, and one is enough to begin",
-            vec![own(node("d", None)), node("a", None), node("b", None), node("c", None)],
-            placement(2, None, &[]),
-            "near a",
-            &["c"],
-        ),
-        (
-            "a home is missing",
-            vec![own(node("d", ready(5))), node("a", None), node("c", None)],
-            placement(2, None, &[]),
-            "here d",
-            &["a"],
-        ),
-        ("the home loads it", vec![own(node("d", None)), node("a", loading())], any(), "near a", &[]),
-        (
-            "another loads it, but the home has not yet heard",
-            vec![own(node("d", None)), node("a", None), node("b", loading())],
-            any(),
-            "near a",
-            &[],
-        ),
-        (
-            "another loads it, and one is the most",
-            vec![own(node("d", None)), node("a", None), node("b", loading())],
-            placement(1, Some(1), &[]),
-            "near b",
-            &[],
-        ),
-        (
-            "the home could not load it",
-            vec![own(node("d", None)), node("a", failed()), node("b", None), node("c", None)],
-            any(),
-            "near c",
-            &[],
-        ),
-        ("nobody could load it", vec![own(node("d", failed())), node("a", failed())], any(), "near a", &[]),
-        (
-            "all full: it grows",
-            vec![own(node("d", ready(0))), node("a", None), node("b", ready(0))],
-            any(),
-            "here d",
-            &["a"],
-        ),
-        (
-            "all full, and another is on its way",
-            vec![own(node("d", ready(0))), node("a", None), node("b", loading())],
-            any(),
-            "here d",
-            &[],
-        ),
-        (
-            "all full, as many as may be",
-            vec![own(node("d", None)), node("a", ready(0)), node("b", ready(0))],
-            placement(1, Some(2), &[]),
-            "near a",
-            &[],
-        ),
-        ("labels are wanted", vec![own(node("d", None)), node("a", ready(9)), has("b")], gpu(), "near b", &[]),
-        ("labels nobody has", vec![own(node("d", None)), node("a", ready(9))], gpu(), "", &[]),
-        ("the home is gone", vec![own(node("d", None)), away("a", GONE), node("b", None)], any(), "near b", &[]),
-        ("the home is suspect", vec![own(node("d", None)), away("a", UNHEARD), node("b", None)], any(), "near b", &[]),
-        (
-            "this node lives, whatever others hear",
-            vec![own(away("d", UNHEARD)), away("a", UNHEARD)],
-            any(),
-            "here d",
-            &[],
-        ),
-        (
-            "a node drains, and this one too",
-            vec![
-                own(with(node("d", ready(9)), |it| it.profile.draining = true)),
-                with(node("a", ready(9)), |it| it.profile.draining = true),
-                node("b", ready(1)),
-            ],
-            any(),
-            "near b",
-            &[],
-        ),
-        (
-            "nonsense, and no role",
-            vec![
-                own(with(node("d", ready(9)), |it| it.profile.roles = [Role::Api].into_iter().collect())),
-                with(node("a", ready(9)), |it| it.flaws.push("nonsense".to_owned())),
-            ],
-            any(),
-            "",
-            &[],
-        ),
-        ("too little memory", vec![own(node("d", ready(0))), small("a", 99), small("c", 100)], any(), "here d", &["c"]),
-        (
-            "memory that others take",
-            vec![
-                own(node("d", ready(0))),
-                with(small("a", 150), |it| {
-                    let other = ModelName { name: Name::new("chat").unwrap(), ..model() };
-                    it.profile.replicas.insert(other, Replica { memory_bytes: 51, ..Replica::default() });
-                }),
-                node("b", None),
-            ],
-            any(),
-            "here d",
-            &["b"],
-        ),
-    ];
-    for (what, members, placement, expected, wanted) in cases {
-        let (found, loads) = check(&members, &placement, &Passed::default());
-        assert_eq!(
-            (found.as_str(), loads.iter().map(String::as_str).collect::<Vec<_>>().as_slice()),
-            (expected, wanted),
-            "{what}"
-        );
+    for (what, nodes, (min, max), expected) in TABLE {
+        assert_eq!(check(&read(nodes), &placement(min, max, &[]), &Passed::default()), expected, "{what}: {nodes}");
+    }
+    let gpu = placement(1, None, &[("gpu", "h100")]);
+    for (nodes, expected) in [("*d a=9 b#h100", "near b"), ("*d a=9 b#a100", "nowhere"), ("*d#h100 a=9", "here d")] {
+        assert_eq!(check(&read(nodes), &gpu, &Passed::default()), expected, "{nodes}");
+    }
+}
+
+#[test]
+fn memory_that_other_models_take_is_taken() {
+    let mut members = read("*d=0 a$150 b");
+    let other = ModelName { name: Name::new("chat").unwrap(), ..model() };
+    for (taken, expected) in [(50, "here d + a"), (51, "here d + b")] {
+        members[1].profile.replicas.insert(other.clone(), Replica { memory_bytes: taken, ..Replica::default() });
+        assert_eq!(check(&members, &placement(1, None, &[]), &Passed::default()), expected, "{taken} bytes");
     }
 }
 
 #[test]
 fn who_does_not_take_a_call_is_passed_over() {
-    let members = [own(node("d", None)), node("a", None), node("b", None), node("c", ready(3))];
+    let members = read("*d a b c=3");
     let passes = |placement: ModelPlacement, passes: &[(&str, bool)]| {
         let mut passed = Passed::default();
         for (node, full) in passes {
             if *full { passed.full(node) } else { passed.away(node) }
         }
-        check(&members, &placement, &passed).0
+        check(&members, &placement, &passed)
     };
     let any = || placement(1, None, &[]);
     for (placement, passed, expected) in [
@@ -266,12 +183,12 @@ fn who_does_not_take_a_call_is_passed_over() {
         (any(), &[("c", true)], "near a"),
         (any(), &[("c", true), ("a", false)], "near b"),
         (any(), &[("c", true), ("a", false), ("b", false)], "here d"),
-        (any(), &[("c", true), ("a", false), ("b", false), ("d", false)], ""),
+        (any(), &[("c", true), ("a", false), ("b", false), ("d", false)], "nowhere"),
         // One that has it and is full still counts; one that is away does not.
-        (placement(1, Some(1), &[]), &[("c", true)], ""),
+        (placement(1, Some(1), &[]), &[("c", true)], "nowhere"),
         (placement(1, Some(1), &[]), &[("c", false)], "near a"),
         // A home that loads and has no room for more keeps its place.
-        (placement(1, Some(1), &[]), &[("c", false), ("a", true)], ""),
+        (placement(1, Some(1), &[]), &[("c", false), ("a", true)], "nowhere"),
     ] {
         assert_eq!(passes(placement, passed), expected, "{passed:?}");
     }

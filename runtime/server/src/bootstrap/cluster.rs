@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use motet_actors::node::Node;
 use motet_actors::peers::Peers;
 use motet_actors::placement::Placement;
+use motet_actors::router::Homes;
 use motet_cluster::clock::SystemBootClock;
 use motet_cluster::envelope::NodeId;
 use motet_cluster::leader::{Leader, LeaderSettings};
@@ -94,6 +95,7 @@ impl Membership {
             table: Arc::clone(keeper.table()),
             members: roster.list(),
             placement: Placement::new(roster.list()),
+            homes: Homes::new(own.roles.has(Role::Vectors)),
             draining: draining.clone(),
             store: Arc::clone(&store),
         };

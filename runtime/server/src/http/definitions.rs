@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -28,6 +29,9 @@ use super::query::Query;
 use super::run_view::moment;
 use super::schedules::ScheduleView;
 use super::{App, body, mistakes};
+
+/// Longest wait for what an index says of itself, which may live on another node.
+const INDEX_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A definition as it is stored, and how it does on this node.
 #[derive(Debug, Serialize, ToSchema)]
@@ -189,7 +193,7 @@ impl<'a> DefinitionView<'a> {
     }
 
     async fn with_index(self, app: &App, stored: &StoredDefinition) -> Self {
-        match app.router.indexes().stats(&stored.namespace, &stored.name).await {
+        match app.router.index_stats(&stored.namespace, &stored.name, INDEX_PATIENCE).await {
             Ok(stats) => Self {
                 // Named by its default where the document leaves it out.
                 backend: self.backend.or(Some("embedded")),
