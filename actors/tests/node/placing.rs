@@ -20,6 +20,12 @@ use crate::world::{ECHO, PATIENCE, apply, caller, finish, output, submit, until}
 
 type Told = watch::Receiver<BTreeMap<ModelName, Replica>>;
 
+/// A node, what it tells of its models, and where it hears of the others.
+type End = (String, Told, watch::Sender<Arc<Vec<Member>>>);
+
+/// A node with its roles and labels.
+type Described<'a> = (&'a Peer, Roles, &'a [(&'a str, &'a str)]);
+
 /// Carries what nodes tell of themselves to all of them, as gossip does, until it is dropped.
 struct Gossip {
     profiles: Arc<Mutex<BTreeMap<String, Profile>>>,
@@ -34,8 +40,8 @@ impl Drop for Gossip {
 
 impl Gossip {
     /// Between nodes with these roles and labels; returns when all have heard of all.
-    async fn between(peers: &[(&Peer, Roles, &[(&str, &str)])]) -> Self {
-        let profile = |(peer, roles, labels): &(&Peer, Roles, &[(&str, &str)])| {
+    async fn between(peers: &[Described<'_>]) -> Self {
+        let profile = |(peer, roles, labels): &Described<'_>| {
             let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
             (peer.id.to_string(), Profile { roles: *roles, labels, ..Profile::default() })
         };
@@ -70,12 +76,8 @@ impl Gossip {
     }
 }
 
-fn seen_by(
-    own: &str,
-    profiles: &BTreeMap<String, Profile>,
-    ends: &[(String, Told, watch::Sender<Arc<Vec<Member>>>)],
-) -> Vec<Member> {
-    let member = |(name, told, _): &(String, Told, _)| {
+fn seen_by(own: &str, profiles: &BTreeMap<String, Profile>, ends: &[End]) -> Vec<Member> {
+    let member = |(name, told, _): &End| {
         let profile = Profile { replicas: told.borrow().clone(), ..profiles.get(name)?.clone() };
         Some(Member {
             name: name.clone(),

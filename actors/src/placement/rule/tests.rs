@@ -114,11 +114,11 @@ fn read_node(text: &str) -> Member {
     member
 }
 
-/// What is shown, the nodes, the least and the most of them, and where the call goes.
-type Case = (&'static str, &'static str, (u32, Option<u32>), &'static str);
+/// What it is about, the nodes, least and most nodes with the model, and where a call goes.
+type Row = (&'static str, &'static str, (u32, Option<u32>), &'static str);
 
 /// In rank for the model: a, c, b, d.
-const TABLE: [Case; 25] = [
+const TABLE: [Row; 25] = [
     ("this node has room", "*b=1 a=9", (1, None), "here b"),
     ("this node is full", "*b=0 a=9", (1, None), "near a"),
     ("the same zone before more room", "*d@x a@y=9 b@x=1", (1, None), "near b"),
