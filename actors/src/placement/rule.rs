@@ -236,7 +236,6 @@ impl<'a> Situation<'a> {
         let holders = all.iter().filter(|it| it.holds()).count();
         let ready = all.iter().filter(|it| it.is_ready()).count();
         let full = ready > 0 && all.iter().all(|it| it.spare() == 0);
-        // One after the other: what was begun may suffice.
         let grows = full && ready == holders && holders < self.most();
         (self.placement.min as usize).saturating_sub(holders).max(usize::from(grows))
     }
@@ -265,11 +264,13 @@ impl<'a> Situation<'a> {
         drawn.or(equal.last()).map(|it| **it)
     }
 
-    /// Where no copy has room: a full one, else a home, else whoever loads it, else the next in rank.
+    /// Where no copy has room: a full one, else a home, else whoever loads it, else the next in rank, which loads it.
     fn without_room(&self, all: &[Candidate<'a>]) -> Option<Candidate<'a>> {
         let ranked = self.ranked(all);
         let need = self.need();
         let may_begin = all.iter().filter(|it| it.holds()).count() < self.most();
+        // Beyond the homes one node after the other: what was begun may suffice.
+        let loads = all.iter().any(|it| it.standing == Standing::Loading);
         let fits = |it: &&&Candidate<'_>| it.standing != Standing::Failed && self.has_memory(it, need);
         let homes: Vec<_> =
             ranked.iter().filter(fits).take(self.placement.min as usize).map(|it| &it.member.name).collect();
@@ -282,9 +283,9 @@ impl<'a> Situation<'a> {
                 Standing::Absent | Standing::Failed if !may_begin => return None,
                 _ if home => [4, 3][usize::from(here)],
                 Standing::Loading => 5,
-                Standing::Absent if self.has_memory(it, need) => 6,
-                Standing::Absent => return None,
-                Standing::Failed => 7,
+                Standing::Absent if !loads && self.has_memory(it, need) => 6,
+                Standing::Failed if !loads => 7,
+                Standing::Absent | Standing::Failed => return None,
             })
         };
         let classed = ranked.into_iter().filter_map(|it| Some((class(it)?, it)));

@@ -182,6 +182,9 @@ fn who_does_not_take_a_call_is_passed_over() {
         (any(), &[][..], "near c"),
         (any(), &[("c", true)], "near a"),
         (any(), &[("c", true), ("a", false)], "near b"),
+        // One after the other begins to load it, but homes do not wait for each other.
+        (any(), &[("c", true), ("a", true)], "nowhere"),
+        (placement(3, None, &[]), &[("c", true), ("a", true)], "near b"),
         (any(), &[("c", true), ("a", false), ("b", false)], "here d"),
         (any(), &[("c", true), ("a", false), ("b", false), ("d", false)], "nowhere"),
         // One that has it and is full still counts; one that is away does not.
