@@ -26,7 +26,7 @@ const BUDGETS: [(&str, u64); 12] = [
     ("vectors", 40),
     ("tests/behaviour", 60),
     ("tests/cold_start", 60),
-    ("tests/faults", 300),
+    ("tests/faults", 420),
     ("tests/simulation", 60),
 ];
 
