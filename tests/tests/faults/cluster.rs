@@ -192,6 +192,14 @@ impl Cluster {
             (since.elapsed() > Duration::from_secs(2)).then_some(rows)
         })
         .await
+        .with_context(|| {
+            let mut shares = BTreeMap::<_, usize>::new();
+            for row in &still {
+                *shares.entry((owner(row), row.target.as_deref())).or_default() += 1;
+            }
+            let logs: Vec<_> = self.nodes.iter().map(Node::log_tail).collect();
+            format!("shards by owner and target: {shares:?}\n{}", logs.join("\n"))
+        })
     }
 
     /// What a node owns, once it owns something.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 
 use super::{COUNT_EVERY, Shared};
 use crate::scale::Scale;
@@ -27,8 +27,8 @@ impl Crowd {
     /// The crowd of the cluster's rows: 20,000 runs in the long form.
     #[must_use]
     pub fn of(scale: Scale) -> Self {
-        let full = Self { in_flight: 20_000, longest_rest: Duration::from_secs(240), queue_per_second: 24 };
-        let short = Self { in_flight: 2_000, longest_rest: Duration::from_secs(15), queue_per_second: 64 };
+        let full = Self { in_flight: 20_000, longest_rest: Duration::from_secs(300), queue_per_second: 20 };
+        let short = Self { in_flight: 2_000, longest_rest: Duration::from_secs(18), queue_per_second: 32 };
         scale.pick(short, full, full)
     }
 }
@@ -63,9 +63,27 @@ pub(super) async fn until_unfinished(load: &Shared, limit: Duration, wanted: imp
         if let Some(Counts { unfinished, .. }) = counts.filter(|counts| wanted(counts.unfinished)) {
             return Ok(unfinished);
         }
-        ensure!(begun.elapsed() < limit, "waited {} s in vain; runs are {counts:?}", limit.as_secs());
+        if begun.elapsed() >= limit {
+            bail!("waited {} s in vain; runs are {counts:?}\n{}", limit.as_secs(), explain(load).await);
+        }
         let_pass(COUNT_EVERY).await;
     }
+}
+
+/// What some of the runs that have not ended wait for, as each of the nodes says it.
+async fn explain(load: &Shared) -> String {
+    let mut lines = vec![];
+    for state in ["pending", "running", "waiting", "paused"] {
+        let found = load.client(0).get(&format!("/api/v1/runs?state={state}&limit=2")).await;
+        let runs = found.map(|reply| reply.body["runs"].as_array().cloned().unwrap_or_default()).unwrap_or_default();
+        for id in runs.iter().filter_map(|run| run["id"].as_str()) {
+            for (node, client) in load.clients.iter().enumerate() {
+                let why = client.get(&format!("/api/v1/runs/{id}/why")).await.map(|reply| reply.body.to_string());
+                lines.push(format!("{state} {id}, node-{node}: {why:?}"));
+            }
+        }
+    }
+    lines.join("\n")
 }
 
 /// What the first node that answers counts in the store that all of them share.
