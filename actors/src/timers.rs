@@ -87,6 +87,11 @@ impl Timers {
         let mut next: Option<Timestamp> = None;
         for shard in self.runs.own_shards() {
             let at = loop {
+                // A shard that goes away meanwhile stays due until its next owner wakes its runs, which is not to be
+                // waited for: that one may be waiting for this node in the same way.
+                if self.runs.epoch(shard).is_none() {
+                    break None;
+                }
                 let now = self.runs.clock().now();
                 match store.next_wake(shard).await? {
                     None => break None,

@@ -67,6 +67,16 @@ impl Client {
         Self { http, admin, inner }
     }
 
+    /// The same that waits at most this long for an answer, as an application does that has another node to ask.
+    ///
+    /// # Panics
+    /// When the client cannot be made.
+    #[must_use]
+    pub fn with_patience(&self, patience: Duration) -> Self {
+        let inner = reqwest::Client::builder().timeout(patience).no_proxy().build().unwrap();
+        Self { inner, ..*self }
+    }
+
     /// A request to the API.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.inner.request(method, format!("http://{}{path}", self.http))
@@ -194,11 +204,19 @@ impl Client {
     /// # Errors
     /// When there is no answer, or no such metric.
     pub async fn metric(&self, name: &str) -> Result<f64> {
+        self.metric_with(name, &[]).await
+    }
+
+    /// The same over those of its labels that say `labels`, such as `side="redis"`.
+    ///
+    /// # Errors
+    /// As [`Client::metric`].
+    pub async fn metric_with(&self, name: &str, labels: &[&str]) -> Result<f64> {
         let text = self.inner.get(format!("http://{}/metrics", self.admin)).send().await?.text().await?;
         let mut values = text
             .lines()
             .filter_map(|line| line.strip_prefix(name))
-            .filter(|rest| rest.starts_with(['{', ' ']))
+            .filter(|rest| rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label)))
             .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
             .peekable();
         values.peek().with_context(|| format!("there is no metric {name}"))?;

@@ -3,6 +3,7 @@
 //! Knows nothing of how the node works inside: it compares what was said with what is there in the end. Used by the
 //! suites that kill, stop and starve the node.
 
+pub mod outage;
 mod shape;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,8 @@ pub struct History {
 struct Said {
     /// The run that was promised under each key.
     promised: BTreeMap<String, String>,
+    /// The promised runs in the order of the promises.
+    runs: Vec<String>,
     /// How often a key was submitted again because the answer before was lost.
     repeated: u64,
     /// Events that a client has read, by run: what was read once must stay.
@@ -46,8 +49,16 @@ impl History {
             Some(before) if before != run => {
                 said.broken.push(format!("key {key} was promised {before} and then {run}"));
             }
-            _ => {}
+            Some(_) => {}
+            None => said.runs.push(run.to_owned()),
         }
+    }
+
+    /// A promised run, by any number; none when nothing was promised yet.
+    #[must_use]
+    pub fn any_promised(&self, number: usize) -> Option<String> {
+        let said = self.said.lock().unwrap();
+        (!said.runs.is_empty()).then(|| said.runs[number % said.runs.len()].clone())
     }
 
     /// Notes that a submission was repeated because nobody knows what became of it.

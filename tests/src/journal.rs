@@ -23,6 +23,8 @@ pub struct Kept {
     pub state: HeadState,
     /// Its events in order.
     pub events: Vec<Event>,
+    /// Times of its entries after the first one, in order: those that only the owners of its shard write.
+    pub written: Vec<Timestamp>,
 }
 
 /// One run with the times of its events.
@@ -47,7 +49,7 @@ pub async fn read_timed(folder: &Path, workflow: &str) -> Result<Vec<Timed>> {
         let Some(last) = page.last() else { break };
         query.before = Some(last.run);
         for head in page {
-            timed.push(Timed { state: head.state, events: events_of(&store, head.run).await? });
+            timed.push(Timed { state: head.state, events: events_of(&store, head.run).await?.1 });
         }
     }
     store.close().await?;
@@ -76,8 +78,9 @@ pub async fn read_store(store: &dyn Store) -> Result<BTreeMap<String, Kept>> {
         let Some(last) = page.last() else { break };
         query.before = Some(last.run);
         for head in page {
-            let events = events_of(store, head.run).await?.into_iter().map(|(_, event)| event).collect();
-            kept.insert(head.run.to_string(), Kept { state: head.state, events });
+            let (written, events) = events_of(store, head.run).await?;
+            let events = events.into_iter().map(|(_, event)| event).collect();
+            kept.insert(head.run.to_string(), Kept { state: head.state, events, written });
         }
     }
     store.close().await?;
@@ -88,8 +91,10 @@ fn all_runs() -> RunQuery {
     RunQuery::newest(Namespace::default(), PAGE)
 }
 
-async fn events_of(store: &dyn Store, run: RunId) -> Result<Vec<(Timestamp, Event)>> {
+/// The times of the entries after the first one, and the events with the times of their entries.
+async fn events_of(store: &dyn Store, run: RunId) -> Result<(Vec<Timestamp>, Vec<(Timestamp, Event)>)> {
     let stored = store.load(run, true).await?.with_context(|| format!("{run} has a head and nothing else"))?;
+    let written = stored.entries.iter().skip(1).map(|entry| entry.at).collect();
     let mut events = vec![];
     for entry in stored.entries {
         let next = events.len() as u64 + 1;
@@ -99,5 +104,5 @@ async fn events_of(store: &dyn Store, run: RunId) -> Result<Vec<(Timestamp, Even
         events.extend(decoded.into_iter().map(|event| (entry.at, event)));
     }
     ensure!(!events.is_empty(), "{run} has no event");
-    Ok(events)
+    Ok((written, events))
 }

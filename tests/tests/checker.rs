@@ -134,7 +134,8 @@ fn numbers_that_are_missing_or_twice_are_found() {
 
 #[test]
 fn broken_promises_are_found() {
-    let whole = Kept { state: HeadState::Succeeded, events: vec![submitted(), scheduled(1), succeeded("a"), END] };
+    let events = vec![submitted(), scheduled(1), succeeded("a"), END];
+    let whole = Kept { state: HeadState::Succeeded, events, written: vec![] };
     let failed = Kept { state: HeadState::Failed, ..whole.clone() };
     let event = |seq: u64, value: &str| json!({ "seq": seq, "value": value });
     type Tell = fn(&History);

@@ -96,6 +96,7 @@ impl Runs {
 
     /// A write of this epoch was refused because of it: if the node still believes in it, the shard is lost.
     pub(crate) fn fenced(&self, shard: ShardId, epoch: Epoch) {
+        metrics::counter!("motet_writes_fenced_total").increment(1);
         if self.epoch(shard) == Some(epoch) {
             tracing::warn!(%shard, %epoch, "fenced: somebody else owns the shard, and this node stops serving it");
             metrics::counter!("motet_shards_fenced_total").increment(1);

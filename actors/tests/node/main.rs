@@ -11,6 +11,7 @@ mod newer;
 mod placing;
 mod schedules;
 mod steering;
+mod waking;
 mod world;
 
 use std::time::Duration;

@@ -28,7 +28,7 @@ const BUDGETS: [(&str, u64); 14] = [
     ("tests/behaviour", 60),
     ("tests/cluster", 90),
     ("tests/cold_start", 60),
-    ("tests/faults", 300),
+    ("tests/faults", 420),
     ("tests/simulation", 60),
 ];
 

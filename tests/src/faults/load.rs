@@ -4,26 +4,33 @@
 //! Never knows which fault is made: it only goes on until every submission is acknowledged. Used by the rows of the
 //! fault matrix and by nobody else.
 
+mod crowd;
+mod workflow;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::backing::Backing;
 use crate::client::{Client, Submission};
 use crate::history::History;
+use crate::journal::Kept;
 use crate::node::Node;
 use crate::seed::Seed;
 use crate::waiting::{let_pass, looks, until};
+pub use crowd::Crowd;
 
-/// Longest time from the last fault to the end of every run.
+/// Longest time from the last fault to the end of every run that is not made to wait.
 const FINISH: Duration = Duration::from_secs(60);
+
+/// Time between two looks at how many runs have not ended.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
 
 /// Begins the keys of these clients.
 const KEY: &str = "key-";
@@ -31,39 +38,28 @@ const KEY: &str = "key-";
 /// Clients that only read.
 const READERS: usize = 2;
 
+/// Pause of a reader who is not to be the load.
+const READ_EVERY: Duration = Duration::from_millis(20);
+
 /// Runs that are read at one time in the end.
 const READ_AT_ONCE: usize = 16;
 
-/// The queues hold far fewer calls than the runs owe at once: an accepted run waits for room and never fails for it.
-const MODELS: [(&str, &str); 2] = [
-    ("echo", "kind: Model\nname: echo\nbackend: fake\nbatch: {max: 32}\nparameters: {latency_ms: 4}\n"),
-    (
-        "shaky",
-        "kind: Model\nname: shaky\nbackend: fake\nbatch: {max: 16}\nparameters: {latency_ms: 2, fail_every: 4}\n",
-    ),
-];
-
-const WORKFLOW: &str = r#"
-kind: Workflow
-name: survivor
-version: "1"
-steps:
-  draft: {call: model, model: echo, with: {text: "${ input.text }"}}
-  parts: {call: transform, with: {list: ["${ steps.draft.output.text }-a", "${ steps.draft.output.text }-b", "${ steps.draft.output.text }-c"]}}
-  each: {for_each: "${ steps.parts.output.list }", as: part, call: model, model: echo, with: {text: "${ part }"}}
-  shaky: {call: model, model: shaky, with: {text: "shaky ${ steps.draft.output.text }"},
-          retry: {max_attempts: 100, backoff: {initial: 2ms, factor: 1.5, max: 40ms}}}
-  finish: {needs: [each], call: model, model: echo, with: {text: "done ${ steps.shaky.output.text }"}}
-output: {text: "${ steps.finish.output.text }", count: "${ size(steps.each.output) }"}
-"#;
+/// Runs of a crowd that are read by way of the API in the end, at most.
+const READ_BACK: usize = 4_000;
 
 struct Shared {
     /// One for each node.
     clients: Vec<Client>,
     history: History,
+    /// Most runs that are submitted.
     runs: usize,
+    /// How many runs are kept unfinished, where it is not the row that says when to submit.
+    crowd: Option<Crowd>,
     next: AtomicUsize,
-    /// Submissions that may be made so far.
+    /// Runs whose submission has begun, and those that were promised.
+    begun: AtomicUsize,
+    promised: AtomicUsize,
+    /// Submissions that may be made so far; none more when it is closed.
     allowed: Semaphore,
     over: AtomicBool,
 }
@@ -73,6 +69,7 @@ pub struct Load {
     shared: Arc<Shared>,
     submitters: Vec<JoinHandle<Result<()>>>,
     readers: Vec<JoinHandle<()>>,
+    pacer: Option<JoinHandle<()>>,
 }
 
 /// What a row came to. What was lost, doubled or changed is not among it: that fails the row.
@@ -94,29 +91,42 @@ impl Load {
     /// # Errors
     /// When the node does not take the definitions.
     pub async fn begin(node: &Node, runs: usize, clients: usize, seed: &mut Seed) -> Result<Self> {
-        Self::begin_on(&[node.client()], runs, clients, seed).await
+        Self::with(vec![node.client()], runs, None, clients, seed).await
     }
 
-    /// The same on several nodes of one cluster: whoever gets no answer of one asks the next.
+    /// Begins with `clients` clients that keep a crowd of runs unfinished on the nodes of one cluster: whoever gets no
+    /// answer of one asks the next.
     ///
     /// # Errors
     /// When the first one does not take the definitions.
-    pub async fn begin_on(nodes: &[Client], runs: usize, clients: usize, seed: &mut Seed) -> Result<Self> {
-        for (name, model) in MODELS {
-            nodes[0].put_definition("models", name, model).await?;
-        }
-        nodes[0].put_definition("workflows", "survivor", WORKFLOW).await?;
+    pub async fn hold(nodes: Vec<Client>, crowd: Crowd, clients: usize, seed: &mut Seed) -> Result<Self> {
+        let mut load = Self::with(nodes, usize::MAX, Some(crowd), clients, seed).await?;
+        load.pacer = Some(tokio::spawn(crowd::keep_up(Arc::clone(&load.shared), crowd.in_flight)));
+        Ok(load)
+    }
+
+    async fn with(
+        nodes: Vec<Client>,
+        runs: usize,
+        crowd: Option<Crowd>,
+        clients: usize,
+        seed: &mut Seed,
+    ) -> Result<Self> {
+        workflow::put(&nodes[0], crowd.as_ref()).await?;
         let shared = Arc::new(Shared {
-            clients: nodes.to_vec(),
+            clients: nodes,
             history: History::new(),
             runs,
+            crowd,
             next: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            promised: AtomicUsize::new(0),
             allowed: Semaphore::new(0),
             over: AtomicBool::new(false),
         });
         let submitters = (0..clients).map(|_| tokio::spawn(submit_all(Arc::clone(&shared)))).collect();
         let readers = (0..READERS).map(|_| tokio::spawn(read_on(Arc::clone(&shared), seed.draw()))).collect();
-        Ok(Self { shared, submitters, readers })
+        Ok(Self { shared, submitters, readers, pacer: None })
     }
 
     /// Lets so many more runs be submitted.
@@ -127,7 +137,7 @@ impl Load {
     /// Runs that were promised so far.
     #[must_use]
     pub fn promised(&self) -> usize {
-        self.shared.history.promises().keys().filter(|key| key.starts_with(KEY)).count()
+        self.shared.promised.load(Ordering::Relaxed)
     }
 
     /// Adds runs that the row itself was promised, by key: they are proven with the others.
@@ -143,6 +153,15 @@ impl Load {
         until(FINISH, &format!("{runs} promised runs"), async || (self.promised() >= runs).then_some(())).await
     }
 
+    /// Waits until at least `runs` runs have not ended; how many that are.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn until_in_flight(&self, runs: usize) -> Result<u64> {
+        let patience = workflow::patience(self.shared.crowd.as_ref());
+        crowd::until_unfinished(&self.shared, patience, |unfinished| unfinished >= runs as u64).await
+    }
+
     /// Waits for every submission and every run, reads everything again, stops the node and proves the history.
     ///
     /// # Errors
@@ -151,28 +170,35 @@ impl Load {
     /// # Panics
     /// With every broken promise.
     pub async fn prove(self, node: Node, backing: &Backing) -> Result<Tally> {
-        self.prove_on(vec![node], backing).await
+        self.prove_on(vec![node], backing).await.map(|(tally, _)| tally)
     }
 
-    /// The same for several nodes of one cluster.
+    /// The same for several nodes of one cluster; with everything that the store holds in the end.
     ///
     /// # Errors
     /// As [`Load::prove`].
     ///
     /// # Panics
     /// With every broken promise.
-    pub async fn prove_on(self, nodes: Vec<Node>, backing: &Backing) -> Result<Tally> {
+    pub async fn prove_on(self, nodes: Vec<Node>, backing: &Backing) -> Result<(Tally, BTreeMap<String, Kept>)> {
         let begun = Instant::now();
+        if let Some(pacer) = self.pacer {
+            pacer.abort();
+            self.shared.allowed.close();
+        }
         for submitter in self.submitters {
             submitter.await??;
         }
         let shared = &self.shared;
         let mut promises = shared.history.promises();
         promises.retain(|key, _| key.starts_with(KEY));
-        ensure!(promises.len() == shared.runs, "{} of {} runs were taken", promises.len(), shared.runs);
-        finish_all(shared, promises.values()).await.map_err(|error| {
+        let wanted = shared.begun.load(Ordering::Relaxed);
+        ensure!(promises.len() == wanted, "{} of {wanted} runs were taken", promises.len());
+        ensure!(shared.crowd.is_some() || wanted == shared.runs, "{wanted} of {} runs were submitted", shared.runs);
+        let patience = workflow::patience(shared.crowd.as_ref());
+        crowd::until_unfinished(shared, patience, |unfinished| unfinished == 0).await.with_context(|| {
             let logs: Vec<_> = nodes.iter().map(Node::log_tail).collect();
-            error.context(logs.join("\n"))
+            logs.join("\n")
         })?;
         let settled = begun.elapsed();
         shared.over.store(true, Ordering::Relaxed);
@@ -184,9 +210,11 @@ impl Load {
         for mut node in nodes {
             ensure!(node.stop().await?.success(), "a node did not stop well; {}", node.log_tail());
         }
-        shared.history.prove(&backing.read(&data).await?);
+        let kept = backing.read(&data).await?;
+        shared.history.prove(&kept);
         let history = &shared.history;
-        Ok(Tally { runs: promises.len(), repeated: history.repeats(), witnessed: history.witnessed(), settled })
+        let (repeated, witnessed) = (history.repeats(), history.witnessed());
+        Ok((Tally { runs: promises.len(), repeated, witnessed, settled }, kept))
     }
 }
 
@@ -194,6 +222,12 @@ impl Shared {
     /// One node's client, by turns.
     fn client(&self, turn: usize) -> &Client {
         &self.clients[turn % self.clients.len()]
+    }
+
+    /// Submits a run of the load once.
+    async fn submit(&self, number: usize, turn: usize) -> Submission {
+        let (workflow, input) = workflow::request(number, self.crowd.as_ref());
+        self.client(turn).submit(workflow, &input, &format!("{KEY}{number}")).await
     }
 }
 
@@ -204,15 +238,17 @@ async fn submit_all(load: Arc<Shared>) -> Result<()> {
         if number >= load.runs {
             return Ok(());
         }
-        load.allowed.acquire().await?.forget();
-        let (key, input) = (format!("{KEY}{number}"), json!({ "text": format!("run {number}") }));
+        let Ok(allowed) = load.allowed.acquire().await else { return Ok(()) };
+        allowed.forget();
+        load.begun.fetch_add(1, Ordering::Relaxed);
         let (mut tries, mut tried) = (looks(), number);
         loop {
             tries.tick().await;
             tried += 1;
-            match load.client(tried).submit("survivor", &input, &key).await {
+            match load.submit(number, tried).await {
                 Submission::Accepted(run) => {
-                    load.history.promised(&key, &run);
+                    load.history.promised(&format!("{KEY}{number}"), &run);
+                    load.promised.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
                 Submission::Unknown => load.history.repeated(),
@@ -226,38 +262,29 @@ async fn submit_all(load: Arc<Shared>) -> Result<()> {
 async fn read_on(load: Arc<Shared>, seed: u64) {
     let mut seed = Seed::new(seed);
     while !load.over.load(Ordering::Relaxed) {
-        let promises: Vec<_> = load.history.promises().into_values().collect();
-        let place = usize::try_from(seed.between(0, promises.len() as u64)).unwrap();
-        let read = match promises.get(place) {
-            Some(run) => load.client(place).events(run).await.map(|events| load.history.saw_events(run, events)),
-            None => Ok(()),
+        let place = usize::try_from(seed.draw() >> 1).unwrap_or_default();
+        let read = match load.history.any_promised(place) {
+            Some(run) => load.client(place).events(&run).await.map(|events| load.history.saw_events(&run, events)),
+            None => Err(anyhow::anyhow!("nothing was promised yet")),
         };
-        if read.is_err() || promises.is_empty() {
-            let_pass(Duration::from_millis(20)).await;
+        if read.is_err() || load.crowd.is_some() {
+            let_pass(READ_EVERY).await;
         }
     }
 }
 
-async fn finish_all(load: &Shared, runs: impl Iterator<Item = &String>) -> Result<()> {
-    let looks = stream::iter(runs.cloned()).map(|run| async move {
-        until(FINISH, &format!("the end of {run}"), async || {
-            let run = load.client(0).read_run(&run).await.ok()?;
-            (!run["finished_at"].is_null()).then_some(())
-        })
-        .await
-    });
-    looks.buffer_unordered(READ_AT_ONCE).try_collect().await
-}
-
-/// Reads every run once more, its events, and its key again.
+/// Reads runs once more, their events, and their keys again.
 async fn read_everything(load: &Shared, promises: &BTreeMap<String, String>) -> Result<()> {
-    let reads = stream::iter(promises.clone()).map(|(key, run)| async move {
+    // Of a crowd a part is read by way of the API; every journal is read from the store besides.
+    let every = if load.crowd.is_some() { promises.len().div_ceil(READ_BACK) } else { 1 };
+    let part: Vec<_> = promises.iter().step_by(every.max(1)).map(|(key, run)| (key.clone(), run.clone())).collect();
+    let reads = stream::iter(part).map(|(key, run)| async move {
         let number: usize = key.trim_start_matches(KEY).parse()?;
         let read = load.client(number).read_run(&run).await?;
-        let output = json!({ "text": format!("done shaky run {number}"), "count": 3 });
+        let output = workflow::output(number);
         ensure!(read["state"] == "succeeded" && read["output"] == output, "{run} of {key} reads {read}");
         load.history.saw_events(&run, load.client(number).events(&run).await?);
-        let again = load.client(number).submit("survivor", &json!({ "text": format!("run {number}") }), &key).await;
+        let again = load.submit(number, number).await;
         ensure!(again == Submission::Accepted(run.clone()), "{key} gave {run}, and then {again:?}");
         Ok(())
     });

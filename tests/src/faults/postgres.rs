@@ -77,13 +77,28 @@ impl PostgresServer {
         format!("postgres://postgres:{}@{through}/postgres", self.secret)
     }
 
+    /// Carries out statements behind the back of everybody else, as somebody of this name; what they give, a line for
+    /// each row and `|` between columns.
+    ///
+    /// # Errors
+    /// When the server refuses one; with its words.
+    pub fn query(&self, name: &str, statements: &str) -> Result<String> {
+        let mut ask = Command::new(self.programs.join("psql"));
+        ask.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-h"]);
+        ask.arg("127.0.0.1").arg("-p").arg(self.address.port().to_string()).arg("-c").arg(statements);
+        ask.env("PGPASSWORD", &self.secret).env("PGAPPNAME", name).stdin(Stdio::null());
+        let answer = ask.output().context("psql cannot be started")?;
+        ensure!(answer.status.success(), "psql: {}", String::from_utf8_lossy(&answer.stderr));
+        Ok(String::from_utf8(answer.stdout)?.trim_end().to_owned())
+    }
+
     /// Starts the server on the data that are there and waits until it answers.
     ///
     /// # Errors
     /// When it does not; with its log.
     pub async fn restart(&self) -> Result<()> {
         let options = format!(
-            "-c listen_addresses=127.0.0.1 -p {} -c unix_socket_directories='' -c fsync=on -c max_connections=60 \
+            "-c listen_addresses=127.0.0.1 -p {} -c unix_socket_directories='' -c fsync=on -c max_connections=100 \
              -c shared_buffers=64MB -c max_wal_size=48MB -c min_wal_size=32MB",
             self.address.port()
         );

@@ -5,8 +5,8 @@
 //! services.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -78,6 +78,7 @@ impl Way {
 }
 
 struct Shared {
+    service: Mutex<SocketAddr>,
     there: Way,
     back: Way,
     cuts: watch::Sender<u64>,
@@ -115,12 +116,13 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
+            service: Mutex::new(service),
             there: Way::new(),
             back: Way::new(),
             cuts: watch::channel(0).0,
             made: AtomicU64::new(0),
         });
-        let listening = tokio::spawn(listen(listener, service, Arc::clone(&shared)));
+        let listening = tokio::spawn(listen(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, listening })
     }
 
@@ -157,6 +159,15 @@ impl Proxy {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
+    /// Leads new connections to another service, and cuts those that live.
+    ///
+    /// # Panics
+    /// When a part of the proxy has panicked.
+    pub fn lead_to(&self, service: SocketAddr) {
+        *self.shared.service.lock().unwrap() = service;
+        self.cut();
+    }
+
     /// Bytes that were carried in a direction so far.
     #[must_use]
     pub fn carried(&self, direction: Direction) -> u64 {
@@ -170,7 +181,7 @@ impl Proxy {
     }
 }
 
-async fn listen(listener: TcpListener, service: SocketAddr, shared: Arc<Shared>) {
+async fn listen(listener: TcpListener, shared: Arc<Shared>) {
     // Dropped with the proxy, and every connection with it.
     let mut connections = JoinSet::new();
     loop {
@@ -181,15 +192,16 @@ async fn listen(listener: TcpListener, service: SocketAddr, shared: Arc<Shared>)
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { return };
                 shared.made.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(carry(client, service, Arc::clone(&shared)));
+                connections.spawn(carry(client, Arc::clone(&shared)));
             }
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn carry(client: TcpStream, service: SocketAddr, shared: Arc<Shared>) {
+async fn carry(client: TcpStream, shared: Arc<Shared>) {
     let mut cuts = shared.cuts.subscribe();
+    let service = *shared.service.lock().unwrap();
     // A service that is down looks like one: the client's connection ends.
     let Ok(upstream) = TcpStream::connect(service).await else { return };
     let _ = (client.set_nodelay(true), upstream.set_nodelay(true));

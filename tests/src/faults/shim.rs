@@ -129,6 +129,14 @@ impl Shim {
         self.set(Place::KillIn, nth)
     }
 
+    /// Whether an order of [`Shim::kill_at`] still waits for its write.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn is_armed(&self) -> Result<bool> {
+        Ok(self.get(Place::KillIn)? > 0)
+    }
+
     /// Writes and flushes of the process so far, over all its starts.
     ///
     /// # Errors

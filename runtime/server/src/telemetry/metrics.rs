@@ -73,6 +73,7 @@ fn describe() {
     describe_counter!("motet_store_faults_total", "Failures after which the store refuses writes.");
     describe_counter!("motet_store_entries_total", "Journal entries written.");
     describe_counter!("motet_store_events_total", "Events written.");
+    describe_counter!("motet_writes_fenced_total", "Writes of runs refused because their shard has another owner.");
     describe_gauge!("process_resident_memory_bytes", "Resident memory of the process.");
     describe_gauge!("process_cpu_seconds_total", "Processor time of the process, in user and system mode.");
     describe_gauge!("process_open_fds", "Open file descriptors of the process.");
