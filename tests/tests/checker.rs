@@ -4,14 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use motet_engine::access::Principal;
 use motet_engine::event::{Event, Submission};
-use motet_engine::id::{CallId, Name, Namespace, StepIndex};
+use motet_engine::id::{CallId, Name, Namespace, RunId, ShardId, StepIndex};
 use motet_engine::time::Timestamp;
 use motet_engine::trace::TraceContext;
 use motet_engine::value::Value;
 use motet_store::port::HeadState;
+use motet_tests::history::outage::{Outage, Work, percentile};
 use motet_tests::history::{History, check_shape, check_wire};
 use motet_tests::journal::Kept;
 use serde_json::json;
@@ -169,4 +171,41 @@ fn broken_promises_are_found() {
         let kept = BTreeMap::from([("r".to_owned(), whole.clone())]);
         assert_eq!(catch_unwind(AssertUnwindSafe(|| history.prove(&kept))).is_ok(), fits, "{what}");
     }
+}
+
+/// Runs on two shards whose owners wrote at these milliseconds.
+fn work() -> Work {
+    let run = |shard: u16, written: [i64; 3]| {
+        let id = RunId::new(Timestamp::from_millis(1), ShardId(shard), u64::from(shard)).to_string();
+        let written = written.map(Timestamp::from_millis).to_vec();
+        (id, Kept { state: HeadState::Succeeded, events: vec![], written })
+    };
+    Work::of(&BTreeMap::from([run(0, [10, 100, 400]), run(1, [90, 250, 300])])).unwrap()
+}
+
+#[test]
+fn work_that_stood_still_is_found() {
+    let millis = Duration::from_millis;
+    let outage = |at: i64, shards: &[u16]| Outage {
+        at: Timestamp::from_millis(at),
+        shards: shards.iter().copied().map(ShardId).collect(),
+    };
+    for (outages, resumed) in [
+        (vec![], Some(vec![])),
+        (vec![outage(100, &[0])], Some(vec![millis(300)])),
+        (vec![outage(95, &[0, 1])], Some(vec![millis(5), millis(155)])),
+        (vec![outage(95, &[1]), outage(0, &[0])], Some(vec![millis(10), millis(155)])),
+        // Nothing came after it, or nothing ever was there.
+        (vec![outage(400, &[0])], None),
+        (vec![outage(0, &[2])], None),
+    ] {
+        assert_eq!(work().resumed(&outages).ok(), resumed, "{outages:?}");
+    }
+    for (from, to, silence) in [(0, 100, 80), (0, 400, 150), (300, 900, 500), (110, 120, 10)] {
+        let (from, to) = (Timestamp::from_millis(from), Timestamp::from_millis(to));
+        assert_eq!(work().longest_silence(from, to), millis(silence), "{from:?} to {to:?}");
+    }
+    let sorted: Vec<_> = (1..=200).map(millis).collect();
+    assert_eq!([50, 99, 100].map(|part| percentile(&sorted, part)), [100, 198, 200].map(millis));
+    assert_eq!(percentile(&[], 99), Duration::ZERO);
 }

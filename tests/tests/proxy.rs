@@ -140,3 +140,16 @@ async fn a_cut_ends_every_connection_and_a_service_that_is_down_ends_the_next() 
     let mut refused = TcpStream::connect(nobody.address()).await.unwrap();
     assert_eq!(timeout(SOON, refused.read(&mut [0; 8])).await.unwrap().unwrap_or(0), 0);
 }
+
+#[tokio::test]
+async fn it_leads_elsewhere_when_it_is_told() {
+    let (proxy, mut before) = connected().await;
+    assert_eq!(exchange(&mut before, b"x").await, b"x");
+    proxy.lead_to((Ipv4Addr::LOCALHOST, 1).into());
+    assert_eq!(timeout(SOON, before.read(&mut [0; 8])).await.unwrap().unwrap_or(0), 0);
+    let mut nobody = TcpStream::connect(proxy.address()).await.unwrap();
+    assert_eq!(timeout(SOON, nobody.read(&mut [0; 8])).await.unwrap().unwrap_or(0), 0);
+    proxy.lead_to(echo().await);
+    let mut after = TcpStream::connect(proxy.address()).await.unwrap();
+    assert_eq!(exchange(&mut after, b"y").await, b"y");
+}

@@ -32,19 +32,18 @@ impl Cluster {
         taken.sort_unstable();
         let silence = self.quiet.iter().map(|(from, to)| work.longest_silence(*from, *to)).max().unwrap_or_default();
         super::super::report(rows, what, &tally);
-        println!("{rows}: shards taken over within {}", times(&taken));
-        println!("{rows}: work resumed within {} of the fault, shard by shard", times(&resumed));
-        println!(
-            "{rows}: {} entries written by the owners of their shards, 0 by others; {} writes of stale owners tried and \
-             refused, {fenced} of the nodes' own refused",
-            seen.entries, self.refused
-        );
-        println!(
-            "{rows}: without a leader for {longest:.1?} at most, {} terms; without any work for {silence:.1?} at most \
-             while nothing was to be felt ({} faults)",
-            led.terms,
-            self.quiet.len()
-        );
+        println!("{rows}: {} entries written by the owners of their shards, 0 by others", seen.entries);
+        println!("{rows}: without a leader for {longest:.1?} at most, {} terms", led.terms);
+        if !taken.is_empty() {
+            println!("{rows}: shards taken over within {}", times(&taken));
+            println!("{rows}: work resumed within {} of the fault, shard by shard", times(&resumed));
+            let refused = self.refused;
+            println!("{rows}: {refused} writes of stale owners tried and refused, {fenced} of the nodes' own refused");
+        }
+        if !self.quiet.is_empty() {
+            let faults = self.quiet.len();
+            println!("{rows}: without any work for {silence:.1?} at most during {faults} faults that must not be felt");
+        }
         ensure!(longest < LEADERLESS, "nobody led for {longest:?}");
         let slowest = resumed.last().copied().unwrap_or_default();
         ensure!(slowest < TAKEN_OVER, "on a shard no work was done for {slowest:?} after its owner was gone");
