@@ -159,6 +159,8 @@ pub(super) async fn in_turn(
         until_fails(cluster, 0..NODES).await?;
         let_pass(held(scale)).await;
         redis.primary.begin().await;
+        // One that was promoted before is started as the replica that it was.
+        promote(&redis.primary).await?;
         until_answers(cluster, 0..NODES).await?;
         calm.after(cluster, &format!("kill {time} of Redis")).await?;
 
@@ -180,8 +182,7 @@ pub(super) async fn in_turn(
 /// A replica is promoted while the old primary still takes what one node writes; then the old one dies.
 async fn become_two(cluster: &Cluster, redis: &mut ProxiedRedis, held: Duration) -> Result<()> {
     let replica = replica_of(&redis.primary, "redis replica").await?;
-    let promoted = replica.command("REPLICAOF NO ONE").await;
-    ensure!(promoted.as_deref() == Some("+OK\r\n"), "REPLICAOF NO ONE said {promoted:?}");
+    promote(&replica).await?;
     for proxy in &redis.proxies[1..] {
         proxy.lead_to(replica.address());
     }
@@ -190,6 +191,13 @@ async fn become_two(cluster: &Cluster, redis: &mut ProxiedRedis, held: Duration)
     redis.primary = replica;
     redis.proxies[0].lead_to(redis.primary.address());
     until_answers(cluster, 0..NODES).await
+}
+
+/// Makes a server a primary, if it is none.
+async fn promote(server: &RedisServer) -> Result<()> {
+    let promoted = server.command("REPLICAOF NO ONE").await;
+    ensure!(promoted.as_deref() == Some("+OK\r\n"), "REPLICAOF NO ONE said {promoted:?}");
+    Ok(())
 }
 
 /// How long a fault lasts after the nodes have noticed it: in the long form longer than the lease of the leader.
