@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use motet_cluster::members::{MAX_REPLICAS, ModelName, Replica};
+use motet_engine::definition::ModelDefinition;
 use motet_engine::failure::Failure;
 use motet_engine::id::{Name, Namespace};
 use motet_models::port::{LoadedModel, TensorSpec};
@@ -13,6 +14,9 @@ use serde::Serialize;
 
 use super::{Entry, LOAD_AGAIN_AFTER, Loading, Models, Status};
 use crate::stats::ModelFigures;
+
+/// Batches of each copy that may wait before a model counts as having no room for others.
+const SOON_BATCHES: u32 = 4;
 
 /// A model as the API shows it.
 #[derive(Clone, Debug, Serialize)]
@@ -89,7 +93,7 @@ fn replica(entry: &Entry) -> Option<Replica> {
     match &*entry.status.borrow() {
         Status::Loading(_) => Some(Replica::default()),
         Status::Ready { model, .. } => Some(Replica {
-            spare_queue: u32::try_from(entry.places.available_permits()).unwrap_or(u32::MAX),
+            spare_queue: spare(entry),
             ready: true,
             failed: false,
             memory_bytes: model.signature().memory_bytes.saturating_mul(u64::from(entry.definition.replicas)),
@@ -97,6 +101,18 @@ fn replica(entry: &Entry) -> Option<Replica> {
         Status::Failed { since, .. } if since.elapsed() >= LOAD_AGAIN_AFTER => None,
         Status::Failed { .. } => Some(Replica { failed: true, ..Replica::default() }),
     }
+}
+
+fn spare(entry: &Entry) -> u32 {
+    let free = u32::try_from(entry.places.available_permits()).unwrap_or(u32::MAX);
+    room(&entry.definition, free)
+}
+
+/// Calls that a model should still be given of which `free` places are left: its queue takes more of them than are soon
+/// done, so that a second node that has the model is worth it long before the queue is full.
+fn room(ModelDefinition { queue, batch, replicas, .. }: &ModelDefinition, free: u32) -> u32 {
+    let soon = batch.max.saturating_mul(*replicas).saturating_mul(SOON_BATCHES);
+    free.min(soon.saturating_sub(queue.saturating_sub(free)))
 }
 
 /// How a model stands now.
@@ -138,4 +154,33 @@ fn signature(model: &dyn LoadedModel) -> serde_json::Value {
         "memory_bytes": signature.memory_bytes,
         "facts": signature.facts,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use motet_engine::definition::Definition;
+    use motet_engine::definition::document::parse_definitions;
+
+    use super::*;
+
+    #[test]
+    fn a_model_has_room_for_what_is_soon_done() {
+        for (queue, batch, replicas, free, expected) in [
+            (100, 8, 1, 100, 32),
+            (100, 8, 1, 90, 22),
+            (100, 8, 1, 68, 0),
+            (100, 8, 2, 68, 32),
+            (100, 8, 1, 0, 0),
+            (10, 8, 1, 10, 10),
+            (1, 1, 1, 1, 1),
+            (1, 1, 1, 0, 0),
+        ] {
+            let yaml = format!(
+                "{{kind: Model, name: m, backend: fake, queue: {queue}, batch: {{max: {batch}}}, replicas: {replicas}}}"
+            );
+            let parsed = parse_definitions("m.yaml", &yaml).unwrap();
+            let Definition::Model(model) = &parsed[0] else { panic!("{parsed:?}") };
+            assert_eq!(room(model, free), expected, "{yaml} {free}");
+        }
+    }
 }

@@ -65,10 +65,11 @@ impl Runs {
                 for mut starting in starting {
                     while starting.changed().await.is_ok() {}
                 }
-                // An actor that stops finishes the message in hand.
+                // An actor that stops finishes the message in hand. One that is ending by itself takes no such order:
+                // it is waited for all the same, or this would go round without a pause while its slot is there.
                 let stops = actors.into_iter().map(|(run, actor)| async move {
-                    let ended = actor.stop_and_wait(Some("its shard moves".into()), Some(patience)).await;
-                    if ended.is_ok() {
+                    actor.stop(Some("its shard moves".into()));
+                    if actor.wait(Some(patience)).await.is_ok() {
                         self.strike(run, &actor);
                     }
                 });

@@ -56,6 +56,10 @@ impl Reservation {
         let mailbox = Mailbox::new(actor, vitals);
         runs.slots.insert(self.run, Slot::Live(mailbox.clone()));
         self.done = true;
+        if mailbox.is_gone() {
+            // It left before its slot named it, so nobody else strikes it.
+            runs.forget(self.run, &mailbox);
+        }
         if runs.epoch(self.run.shard()).is_none() {
             // The shard has gone away meanwhile; whoever hands it over may have looked already.
             mailbox.actor().stop(Some("its shard has moved".into()));

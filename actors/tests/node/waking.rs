@@ -1,13 +1,14 @@
-//! Runs that are due while shards come and go.
+//! Runs that wake or end while their shards come and go.
 
 use std::time::Duration;
 
 use motet_actors::ports::{Clock as _, SystemClock};
 use motet_engine::id::ShardId;
+use motet_engine::run::Phase;
 use motet_store::port::HeadState;
 use serde_json::json;
 
-use crate::world::{World, apply, finish, submit, until};
+use crate::world::{ECHO, PATIENCE, World, apply, finish, submit, until};
 
 /// Nobody serves the shard that goes away, so its runs stay due for ever.
 #[tokio::test(flavor = "multi_thread")]
@@ -36,5 +37,31 @@ async fn runs_wake_although_a_shard_goes_away_while_they_do() {
     runs.push(submit(&node, "rest", json!({"until": due.after(Duration::from_secs(2)).to_rfc3339().unwrap()})).await);
     for run in runs.into_iter().filter(|run| run.shard() == stays) {
         finish(&node, run).await;
+    }
+}
+
+/// Among them are always some that end by themselves just then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_is_handed_over_while_its_runs_end() {
+    let world = World::new();
+    let node = world.member(1, true).await;
+    apply(&node, ECHO).await;
+    let shard = ShardId(0);
+    let mut runs = vec![];
+    for round in 0..200 {
+        let epoch = world.store().claim(shard, "test").await.unwrap();
+        node.shard_host().take_over(shard, epoch).await;
+        for number in 0..8 {
+            runs.push(submit(&node, "echo", json!({"text": number.to_string()})).await);
+        }
+        let host = node.shard_host();
+        let handed_over = tokio::time::timeout(PATIENCE, host.hand_over(shard, PATIENCE)).await;
+        assert!(handed_over.is_ok(), "round {round}");
+        assert_eq!(node.router().runs().live(), 0, "round {round}");
+    }
+    let epoch = world.store().claim(shard, "test").await.unwrap();
+    node.shard_host().take_over(shard, epoch).await;
+    for run in runs {
+        assert_eq!(finish(&node, run).await.phase(), Phase::Succeeded);
     }
 }
