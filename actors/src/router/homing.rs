@@ -31,7 +31,6 @@ const FOR_GOOD: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What a node among others knows of the homes of indexes.
-#[derive(Default)]
 pub struct Homes {
     /// Whether this node may become one: it has the role `vectors`.
     takes: bool,

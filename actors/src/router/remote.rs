@@ -125,7 +125,9 @@ impl Router {
     pub async fn drain(&self, node: &str, drain: bool) -> Result<(), RouteError> {
         match self.peers.get() {
             Some(peers) => peers.drain(node, drain).await,
-            None => Err(RouteError::Unknown(format!("node '{node}' in a cluster: this node runs alone; it"))),
+            None => {
+                Err(RouteError::Unknown(format!("node '{node}' (this node runs alone: cluster.address is not set)")))
+            }
         }
     }
 

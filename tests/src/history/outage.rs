@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use motet_engine::id::{RunId, ShardId};
@@ -20,16 +20,6 @@ pub struct Outage {
     pub at: Timestamp,
     /// Nobody served these from then on, until others took them.
     pub shards: BTreeSet<ShardId>,
-}
-
-/// The time of day, as the nodes on this machine see it.
-///
-/// # Panics
-/// When it is before 1970.
-#[must_use]
-pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap())
 }
 
 /// When owners of shards have written, shard by shard.

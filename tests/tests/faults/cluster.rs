@@ -40,8 +40,9 @@ use motet_tests::faults::backing::Backing;
 use motet_tests::faults::leader::LeaderWatch;
 use motet_tests::faults::proxy::Proxy;
 use motet_tests::faults::stale::Owned;
-use motet_tests::history::outage::{Outage, now};
+use motet_tests::history::outage::Outage;
 use motet_tests::node::{Node, NodeSettings};
+use motet_tests::past::now;
 use motet_tests::ports::free_address;
 use motet_tests::waiting::until;
 use serde_json::Value;
@@ -213,9 +214,10 @@ impl Cluster {
     }
 
     /// A fault takes a node from now on: whoever leads on it does so no more, and its shards are unserved.
-    fn fails(&mut self, node: usize, owned: &Owned) {
+    fn fails(&mut self, node: usize, owned: &Owned) -> Result<()> {
         self.leader.fails(&name(node));
-        self.outages.push(Outage { at: now(), shards: owned.shards.keys().copied().collect() });
+        self.outages.push(Outage { at: now()?, shards: owned.shards.keys().copied().collect() });
+        Ok(())
     }
 
     /// Waits until all but one node serve every shard, and then writes what that one would have written. How long it

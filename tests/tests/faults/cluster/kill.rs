@@ -19,7 +19,7 @@ pub(super) async fn in_turn(cluster: &mut Cluster, load: &Load, scale: Scale, se
         let in_flight = load.until_in_flight(Crowd::of(scale).in_flight).await?;
         let_pass(Duration::from_millis(seed.between(50, 700))).await;
         let owned = cluster.until_owner(victim).await?;
-        cluster.fails(victim, &owned);
+        cluster.fails(victim, &owned)?;
         cluster.nodes[victim].kill()?;
         let taken_over = cluster.taken_over(victim, &owned).await?;
         cluster.nodes[victim].restart().await?;

@@ -11,7 +11,7 @@ use motet_store::contract::RedisServer;
 use motet_store::port::ShardRow;
 use motet_tests::faults::load::{Crowd, Load};
 use motet_tests::faults::proxy::{Direction, Proxy, Rule};
-use motet_tests::history::outage::now;
+use motet_tests::past::now;
 use motet_tests::scale::Scale;
 use motet_tests::waiting::{let_pass, until};
 
@@ -216,12 +216,12 @@ impl Calm {
     async fn before(cluster: &Cluster, load: &Load, scale: Scale) -> Result<Self> {
         let owners = cluster.until_balanced().await?;
         let in_flight = load.until_in_flight(Crowd::of(scale).in_flight).await?;
-        Ok(Self { from: now(), owners, in_flight })
+        Ok(Self { from: now()?, owners, in_flight })
     }
 
     async fn after(self, cluster: &mut Cluster, what: &str) -> Result<()> {
         ensure!(cluster.rows().await? == self.owners, "{what}: a shard has moved");
-        cluster.quiet.push((self.from, now()));
+        cluster.quiet.push((self.from, now()?));
         println!("{what}: {} in flight, nothing moved, {:?} leads", self.in_flight, cluster.leader.leader());
         Ok(())
     }

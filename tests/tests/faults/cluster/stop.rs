@@ -23,7 +23,7 @@ pub(super) async fn in_turn(cluster: &mut Cluster, load: &Load, scale: Scale, se
         let owned = cluster.until_owner(victim).await?;
         let lives = lives(cluster, victim);
         let begun = Instant::now();
-        cluster.fails(victim, &owned);
+        cluster.fails(victim, &owned)?;
         cluster.nodes[victim].freeze()?;
         let taken_over = cluster.taken_over(victim, &owned).await?;
         let_pass(still.saturating_sub(begun.elapsed())).await;

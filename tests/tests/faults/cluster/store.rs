@@ -22,7 +22,7 @@ pub(super) async fn in_turn(cluster: &mut Cluster, load: &Load, scale: Scale, se
         let_pass(Duration::from_millis(seed.between(50, 300))).await;
         let owned = cluster.until_owner(victim).await?;
         let direction = if cut % 2 == 0 { Direction::There } else { Direction::Back };
-        cluster.fails(victim, &owned);
+        cluster.fails(victim, &owned)?;
         cluster.stores[victim].set(direction, Rule { stalled: true, ..Rule::default() });
         let taken_over = cluster.taken_over(victim, &owned).await?;
         cluster.stores[victim].set(direction, Rule::default());
