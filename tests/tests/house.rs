@@ -21,18 +21,18 @@ fn sources() -> Vec<(String, String)> {
     let root = workspace();
     let mut found = vec![];
     for room in ["runtime", "actors", "cluster", "config", "tests", "benches"] {
-        gather(&root, &root.join(room), &mut found);
+        gather(&root, &root.join(room), &["rs"], &mut found);
     }
     assert!(found.len() > 50, "only {} sources were found", found.len());
     found
 }
 
-fn gather(root: &Path, folder: &Path, found: &mut Vec<(String, String)>) {
+fn gather(root: &Path, folder: &Path, kinds: &[&str], found: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("target") {
-            gather(root, &path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        if path.is_dir() && !path.ends_with("target") && !path.ends_with(".git") {
+            gather(root, &path, kinds, found);
+        } else if path.extension().is_some_and(|kind| kinds.iter().any(|wanted| kind == *wanted)) {
             let name = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
             found.push((name, std::fs::read_to_string(&path).unwrap()));
         }
@@ -57,6 +57,21 @@ fn sources_keep_the_rules() {
         .flat_map(|(path, text)| source::breaches(Source { path, text }, LONG_FILES, LONG_FUNCTIONS))
         .collect();
     demand_none(breaches);
+}
+
+#[test]
+fn no_merge_is_left_half_done() {
+    let mut texts = vec![];
+    gather(&workspace(), &workspace(), &["rs", "md", "toml", "yaml", "sql", "proto", "py", "c"], &mut texts);
+    let marks = ["<".repeat(7), ">".repeat(7)];
+    let left = |line: &&str| marks.iter().any(|mark| line.starts_with(mark.as_str()));
+    let found: Vec<_> = texts.iter().filter(|(_, text)| text.lines().any(|line| left(&line))).collect();
+    assert!(texts.iter().any(|(path, _)| path == "ARCHITECTURE.md"));
+    assert!(
+        found.is_empty(),
+        "marks of a merge are left in {:?}",
+        found.iter().map(|(path, _)| path).collect::<Vec<_>>()
+    );
 }
 
 #[test]

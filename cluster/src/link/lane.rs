@@ -357,10 +357,17 @@ impl LaneTask {
 
     fn end(mut self) {
         self.queue.close();
+        // The lane of a node that left ends while this link goes on: another node may have an answer then.
+        let (peer, closed) = (self.peer.clone(), self.closing.borrow().is_some());
+        let why =
+            |sent| if closed { LinkError::Closed { sent } } else { LinkError::Unknown { peer: peer.clone(), sent } };
         while let Ok(outgoing) = self.queue.try_recv() {
-            outgoing.finish(Err(LinkError::Closed { sent: false }));
+            outgoing.finish(Err(why(false)));
         }
-        self.ledger.fail_all(|sent| LinkError::Closed { sent });
+        self.ledger.fail_all(why);
         self.status.show();
     }
 }
+
+#[cfg(test)]
+mod tests;
