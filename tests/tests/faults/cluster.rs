@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use motet_cluster::shards::{Contender, PlanLimits, ShardSettings, Situation, plan};
 use motet_engine::id::{RunId, ShardId};
 use motet_engine::time::Timestamp;
 use motet_store::port::{ShardRow, ShardStore};
@@ -86,6 +87,15 @@ fn name(node: usize) -> String {
 }
 
 /// Who owns a shard.
+/// Whether so many equal nodes would be given other shards by the planner's own rule.
+fn leaves_something_to_plan(rows: &[ShardRow], nodes: usize) -> bool {
+    let nodes: Vec<_> = (0..nodes).map(|node| Contender::new(&name(node), 1)).collect();
+    let limits = PlanLimits { load_percent: ShardSettings::new(SHARDS).load_percent, moves: usize::MAX };
+    let (lives, closed) = (|_| true, |_: &str| false);
+    let situation = Situation { nodes: &nodes, rows, lives: &lives, closed: &closed, settled: true, limits };
+    !plan(&situation).is_empty()
+}
+
 fn owner(row: &ShardRow) -> Option<&str> {
     row.owner.as_ref().map(|owner| owner.node.as_str())
 }
@@ -186,7 +196,8 @@ impl Cluster {
             let owners: BTreeSet<_> = rows.iter().filter_map(owner).collect();
             let at_home = |row: &ShardRow| owner(row) == row.target.as_deref();
             let all = (0..self.nodes.len()).all(|node| owners.contains(name(node).as_str()));
-            if rows != still || !all || !rows.iter().all(at_home) {
+            // The leader waits before it plans, so a table that stands still may be one that is about to move.
+            if rows != still || !all || !rows.iter().all(at_home) || leaves_something_to_plan(&rows, self.nodes.len()) {
                 (still, since) = (rows, Instant::now());
                 return None;
             }
