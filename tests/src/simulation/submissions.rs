@@ -87,6 +87,7 @@ impl Submissions {
             priority: 0,
             trace: TraceContext::start(1, 1),
             at,
+            source: None,
         };
         (workflow, asked)
     }
