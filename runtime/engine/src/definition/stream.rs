@@ -373,5 +373,6 @@ fn dead_letter(owner: &Fields<'_>, topics: Option<&Topics>, out: &mut Diagnostic
         return nothing;
     };
     let topic = fields.get("topic").and_then(|node| topics::target(node, topics, out));
-    LetterPolicy { topic, headers: fields.choice("headers", &LETTER_HEADERS, out).unwrap_or(nothing.headers) }
+    let headers = fields.get("headers").and_then(|node| choice(node, "family of headers", &LETTER_HEADERS, out));
+    LetterPolicy { topic, headers: headers.unwrap_or(nothing.headers) }
 }

@@ -79,8 +79,8 @@ pub(super) fn binary(headers: &Headers) -> Result<Map, Undecodable> {
 
 /// Whether a value has what makes it an event although nothing else says so.
 pub(super) fn looks_like_event(value: &Value) -> bool {
-    let is_text = |name: &&str| matches!(value.get(name), Some(Value::String(_)));
-    REQUIRED.iter().all(|name| is_text(&name)) && version_fits(value.get("specversion"))
+    let is_text = |name: &str| matches!(value.get(name), Some(Value::String(_)));
+    REQUIRED.iter().all(|name| is_text(name)) && version_fits(value.get("specversion"))
 }
 
 /// The attributes and the data of a structured event.

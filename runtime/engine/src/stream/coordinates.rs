@@ -109,11 +109,18 @@ impl<'a> Coordinates<'a> {
     }
 
     /// The shard of the runs of one key, or of the whole partition: the same in every generation, so that their
-    /// results leave in one order.
+    /// results leave in one order. Digested first: keys that differ in their last bytes only must not share a shard.
     pub(super) fn shard_of(&self, key: Option<&[u8]>, shards: u16) -> ShardId {
-        let (namespace, stream) = (self.namespace.0.as_str().as_bytes(), self.stream.as_str().as_bytes());
         let partition = self.partition.to_be_bytes();
-        ShardId::of(&[namespace, stream, self.topic.as_bytes(), key.unwrap_or(&partition)], shards)
+        let parts = [
+            b"shard".as_slice(),
+            self.namespace.0.as_str().as_bytes(),
+            self.stream.as_str().as_bytes(),
+            self.topic.as_bytes(),
+            &[u8::from(key.is_some())],
+            key.unwrap_or(&partition),
+        ];
+        ShardId::of(&[&digest(&parts)], shards)
     }
 
     /// The shard of a run that stands in no order.

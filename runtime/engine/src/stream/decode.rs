@@ -14,6 +14,9 @@ use crate::value::Value;
 /// The largest input of a run that a record may begin, in bytes as the journal would hold it.
 pub const MAX_INPUT_BYTES: usize = 15 << 20;
 
+/// Bytes that the smallest value takes in the journal.
+const SMALLEST: usize = 2;
+
 /// Why bytes are no value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Undecodable {
@@ -89,27 +92,32 @@ pub(super) fn check_size(value: &Value) -> Result<(), Undecodable> {
         if depth > MAX_NESTING {
             return Err(Undecodable::new("too_deep", format!("it is more than {MAX_NESTING} levels deep")));
         }
+        let mut elements = 0;
         bytes += match value {
-            Value::Null | Value::Bool(_) => 4,
+            Value::Null => SMALLEST,
+            Value::Bool(_) => 4,
             Value::Int(_) | Value::Float(_) => 12,
             Value::String(text) => 8 + text.len(),
             Value::List(items) => {
-                // What does not fit is not even put on the heap of what is left to do.
-                if bytes + items.len() * 2 <= MAX_INPUT_BYTES {
-                    open.extend(items.iter().map(|item| (item, depth + 1)));
-                }
-                8 + items.len() * 2
+                elements = items.len();
+                8
             }
             Value::Map(map) => {
-                open.extend(map.values().map(|value| (value, depth + 1)));
+                elements = map.len();
                 8 + map.keys().map(|key| 5 + key.len()).sum::<usize>()
             }
             Value::Tensor(tensor) => 64 + tensor.data().len(),
             Value::Blob(_) => 64,
         };
-        if bytes > MAX_INPUT_BYTES {
+        // Looked at before what is inside: many references to one large list must not all be followed.
+        if bytes + elements * SMALLEST > MAX_INPUT_BYTES {
             let message = format!("it takes more than {MAX_INPUT_BYTES} bytes in the journal");
             return Err(Undecodable::new("too_large", message));
+        }
+        match value {
+            Value::List(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::Map(map) => open.extend(map.values().map(|value| (value, depth + 1))),
+            _ => {}
         }
     }
     Ok(())

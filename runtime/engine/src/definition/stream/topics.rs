@@ -68,9 +68,9 @@ impl fmt::Debug for TopicPattern {
 /// `topics` or `pattern`; none, and reported, when neither or both are written.
 pub(super) fn read(fields: &Fields<'_>, out: &mut Diagnostics<'_>) -> Option<Topics> {
     match (fields.entry("topics"), fields.entry("pattern")) {
-        (Some(_), Some(pattern)) => {
+        (Some(topics), Some(pattern)) => {
             out.advise(pattern.key_place, "misplaced-key", "'pattern' stands beside 'topics'", "give one of them");
-            None
+            names(&topics.value, out).map(Topics::Named)
         }
         (Some(topics), None) => names(&topics.value, out).map(Topics::Named),
         (None, Some(pattern)) => compile(&pattern.value, out).map(Topics::Pattern),
