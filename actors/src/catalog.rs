@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use motet_engine::definition::document::parse_definition_value;
-use motet_engine::definition::{Definition, IndexDefinition, ModelDefinition, ScheduleDefinition, Workflow};
+use motet_engine::definition::{
+    Definition, IndexDefinition, ModelDefinition, ScheduleDefinition, StreamDefinition, Workflow,
+};
 use motet_engine::id::{Name, Namespace};
 use motet_engine::time::Timestamp;
 use motet_store::StoreError;
@@ -22,7 +24,7 @@ pub enum CatalogError {
     /// It does not exist.
     #[error("{kind} '{name}' does not exist in namespace '{namespace}'{}", .version.as_ref().map(|v| format!(" in version '{v}'")).unwrap_or_default())]
     Unknown {
-        /// `workflow`, `model`, `index` or `schedule`.
+        /// `workflow`, `model`, `index`, `schedule` or `stream`.
         kind: &'static str,
         /// Tenant.
         namespace: Namespace,
@@ -34,7 +36,7 @@ pub enum CatalogError {
     /// What is stored is no definition of this binary's language.
     #[error("stored {kind} '{name}' cannot be read: {reason}")]
     Unreadable {
-        /// `workflow`, `model`, `index` or `schedule`.
+        /// `workflow`, `model`, `index`, `schedule` or `stream`.
         kind: &'static str,
         /// Name.
         name: Name,
@@ -49,7 +51,7 @@ pub enum CatalogError {
 /// How long a model is used as it was read: another node may have put a newer version, and its news may be lost.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 
-/// How often a schedule is put again when another put came between.
+/// How often a schedule or stream is put again when another put came between.
 const PUTS: usize = 5;
 
 /// A schedule as it is stored.
@@ -63,6 +65,19 @@ pub struct StoredSchedule {
     pub since: Timestamp,
     /// The schedule.
     pub definition: Arc<ScheduleDefinition>,
+}
+
+/// A stream as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredStream {
+    /// Tenant.
+    pub namespace: Namespace,
+    /// How often it was put with other content, as a number.
+    pub revision: String,
+    /// When this revision was put.
+    pub since: Timestamp,
+    /// The stream.
+    pub definition: Arc<StreamDefinition>,
 }
 
 type Versioned = (Namespace, Name, String);
@@ -81,13 +96,15 @@ pub struct Catalog {
     workflows: DashMap<Versioned, Arc<Workflow>>,
     newest: DashMap<(Namespace, Name), String>,
     models: DashMap<(Namespace, Name), KnownModel>,
+    streams: DashMap<Versioned, Arc<StreamDefinition>>,
 }
 
 impl Catalog {
     /// An empty cache over a store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, workflows: DashMap::new(), newest: DashMap::new(), models: DashMap::new() }
+        let (workflows, newest, models, streams) = Default::default();
+        Self { store, clock, workflows, newest, models, streams }
     }
 
     /// A workflow in the given version, or in its newest.
@@ -184,14 +201,16 @@ impl Catalog {
     /// # Errors
     /// When the store fails.
     pub async fn put(&self, namespace: &Namespace, definition: &Definition) -> Result<PutOutcome, CatalogError> {
-        if let Definition::Schedule(schedule) = definition {
-            return self.put_revision(namespace, &schedule.name, &schedule.document).await;
-        }
         let (kind, name, version, document) = match definition {
             Definition::Workflow(w) => (DefinitionKind::Workflow, &w.name, w.version.clone(), &w.document),
             Definition::Model(m) => (DefinitionKind::Model, &m.name, m.version.clone(), &m.document),
             Definition::Index(i) => (DefinitionKind::Index, &i.name, "1".to_owned(), &i.document),
-            Definition::Schedule(s) => (DefinitionKind::Schedule, &s.name, "1".to_owned(), &s.document),
+            Definition::Schedule(s) => {
+                return self.put_revision(DefinitionKind::Schedule, namespace, &s.name, &s.document).await;
+            }
+            Definition::Stream(s) => {
+                return self.put_revision(DefinitionKind::Stream, namespace, &s.name, &s.document).await;
+            }
         };
         let outcome = self
             .store
@@ -219,39 +238,105 @@ impl Catalog {
     /// # Errors
     /// When the store fails.
     pub async fn schedules(&self) -> Result<Vec<StoredSchedule>, StoreError> {
-        let stored = self.store.definitions(DefinitionKind::Schedule, None).await?;
-        Ok(stored.into_iter().filter(|stored| !is_deleted(stored)).filter_map(|stored| readable(&stored)).collect())
+        let schedules = self.revisions(DefinitionKind::Schedule).await?.into_iter();
+        Ok(schedules
+            .filter_map(|(stored, definition)| match definition {
+                Definition::Schedule(definition) => Some(StoredSchedule {
+                    namespace: stored.namespace,
+                    revision: stored.version,
+                    since: stored.created_at,
+                    definition,
+                }),
+                _ => None,
+            })
+            .collect())
     }
 
-    /// Ends a schedule; whether there was one. Its revisions stay in the store, the last one says that it is deleted.
+    /// Every stream that was not deleted. One that cannot be read is told in the log and left out.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn delete_schedule(&self, namespace: &Namespace, name: &Name) -> Result<bool, CatalogError> {
-        let there = self.store.definition(DefinitionKind::Schedule, namespace, name, None).await?;
+    pub async fn streams(&self) -> Result<Vec<StoredStream>, StoreError> {
+        let streams = self.revisions(DefinitionKind::Stream).await?.into_iter();
+        Ok(streams
+            .filter_map(|(stored, definition)| match definition {
+                Definition::Stream(definition) => Some(StoredStream {
+                    namespace: stored.namespace,
+                    revision: stored.version,
+                    since: stored.created_at,
+                    definition,
+                }),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// A stream as one of its revisions says, deleted since or not: what its runs were begun by.
+    ///
+    /// # Errors
+    /// When there is no such revision or it cannot be read.
+    pub async fn stream(
+        &self,
+        namespace: &Namespace,
+        name: &Name,
+        revision: &str,
+    ) -> Result<Arc<StreamDefinition>, CatalogError> {
+        let key = (namespace.clone(), name.clone(), revision.to_owned());
+        if let Some(stream) = self.streams.get(&key) {
+            return Ok(Arc::clone(&stream));
+        }
+        let stored = self.stored(DefinitionKind::Stream, namespace, name, Some(revision)).await?;
+        let Definition::Stream(stream) = compile(&stored)? else {
+            return Err(unreadable(&stored, "it is of another kind"));
+        };
+        self.streams.insert(key, Arc::clone(&stream));
+        Ok(stream)
+    }
+
+    /// The newest revisions of a kind, without those that say that there is nothing any more.
+    async fn revisions(&self, kind: DefinitionKind) -> Result<Vec<(StoredDefinition, Definition)>, StoreError> {
+        let stored = self.store.definitions(kind, None).await?.into_iter().filter(|stored| !is_deleted(stored));
+        let read = |stored: StoredDefinition| match compile(&stored) {
+            Ok(definition) => Some((stored, definition)),
+            Err(error) => {
+                tracing::error!(%error, "a {} stands still", word(kind));
+                None
+            }
+        };
+        Ok(stored.filter_map(read).collect())
+    }
+
+    /// Ends a schedule or a stream; whether there was one. Its revisions stay in the store, the last one says that it
+    /// is deleted.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn delete(&self, kind: DefinitionKind, namespace: &Namespace, name: &Name) -> Result<bool, CatalogError> {
+        let there = self.store.definition(kind, namespace, name, None).await?;
         if there.is_none_or(|there| is_deleted(&there)) {
             return Ok(false);
         }
-        let document = serde_json::json!({"kind": "Schedule", "name": name.as_str(), DELETED: true});
-        self.put_revision(namespace, name, &document).await.map(|_| true)
+        let document = serde_json::json!({"kind": titled(kind), "name": name.as_str(), DELETED: true});
+        self.put_revision(kind, namespace, name, &document).await.map(|_| true)
     }
 
-    /// Puts a schedule: it may be changed, unlike what runs are pinned to, so each content is a revision.
+    /// Puts what may be changed, unlike what runs are pinned to, so that each content is a revision.
     async fn put_revision(
         &self,
+        kind: DefinitionKind,
         namespace: &Namespace,
         name: &Name,
         document: &serde_json::Value,
     ) -> Result<PutOutcome, CatalogError> {
         let mut outcome = PutOutcome::Conflict;
         for _ in 0..PUTS {
-            let newest = self.store.definition(DefinitionKind::Schedule, namespace, name, None).await?;
+            let newest = self.store.definition(kind, namespace, name, None).await?;
             if newest.as_ref().is_some_and(|newest| newest.document == *document) {
                 return Ok(PutOutcome::Unchanged);
             }
             let revision = newest.and_then(|newest| newest.version.parse::<u64>().ok()).map_or(1, |found| found + 1);
             let new = StoredDefinition {
-                kind: DefinitionKind::Schedule,
+                kind,
                 namespace: namespace.clone(),
                 name: name.clone(),
                 version: revision.to_string(),
@@ -282,29 +367,19 @@ impl Catalog {
     }
 }
 
-/// The key of a revision that says that the schedule is no more.
+/// The key of a revision that says that the schedule or stream is no more.
 const DELETED: &str = "deleted";
 
-/// Whether the newest revision of a schedule says that it is no more.
+/// Whether the kind may be changed: each content is a revision, which the store counts.
 #[must_use]
-pub fn is_deleted(stored: &StoredDefinition) -> bool {
-    stored.kind == DefinitionKind::Schedule && stored.document[DELETED] == true
+pub fn has_revisions(kind: DefinitionKind) -> bool {
+    matches!(kind, DefinitionKind::Schedule | DefinitionKind::Stream)
 }
 
-fn readable(stored: &StoredDefinition) -> Option<StoredSchedule> {
-    match compile(stored) {
-        Ok(Definition::Schedule(definition)) => Some(StoredSchedule {
-            namespace: stored.namespace.clone(),
-            revision: stored.version.clone(),
-            since: stored.created_at,
-            definition,
-        }),
-        Ok(_) => None,
-        Err(error) => {
-            tracing::error!(%error, "a schedule stands still");
-            None
-        }
-    }
+/// Whether the newest revision of a schedule or stream says that it is no more.
+#[must_use]
+pub fn is_deleted(stored: &StoredDefinition) -> bool {
+    has_revisions(stored.kind) && stored.document[DELETED] == true
 }
 
 fn compile(stored: &StoredDefinition) -> Result<Definition, CatalogError> {
@@ -326,5 +401,17 @@ pub fn word(kind: DefinitionKind) -> &'static str {
         DefinitionKind::Model => "model",
         DefinitionKind::Index => "index",
         DefinitionKind::Schedule => "schedule",
+        DefinitionKind::Stream => "stream",
+    }
+}
+
+/// The kind's name in documents.
+fn titled(kind: DefinitionKind) -> &'static str {
+    match kind {
+        DefinitionKind::Workflow => "Workflow",
+        DefinitionKind::Model => "Model",
+        DefinitionKind::Index => "Index",
+        DefinitionKind::Schedule => "Schedule",
+        DefinitionKind::Stream => "Stream",
     }
 }

@@ -26,7 +26,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::ports::Clock;
 
 /// Schema version of the snapshots that this binary writes; others are dropped and rebuilt from the journal.
-const SNAPSHOT_SCHEMA: u32 = 2;
+const SNAPSHOT_SCHEMA: u32 = 3;
 
 /// A snapshot is written when this many events follow the last one.
 const SNAPSHOT_EVENTS: u64 = 64;

@@ -22,7 +22,7 @@ use motet_engine::time::Timestamp;
 use motet_engine::trace::TraceContext;
 use motet_engine::value::Value;
 use motet_store::StoreError;
-use motet_store::port::{IdempotencyKey, PutOutcome, RunHead, RunQuery};
+use motet_store::port::{DefinitionKind, IdempotencyKey, PutOutcome, RunHead, RunQuery};
 
 use crate::address::Address;
 use crate::catalog::Catalog;
@@ -177,6 +177,7 @@ impl Router {
             priority: request.priority,
             trace: caller.trace,
             at: self.clock.now(),
+            source: None,
         };
         let (run, events) = Run::submit(id, &workflow, submission, self.runs.shards()).map_err(SubmitError::Unfit)?;
         self.admit(run, events, request.idempotency, awaited).await
@@ -371,7 +372,7 @@ impl Router {
         match definition {
             Definition::Model(model) => self.models.check(model)?,
             Definition::Index(index) => self.indexes.check(index)?,
-            Definition::Workflow(_) | Definition::Schedule(_) => {}
+            Definition::Workflow(_) | Definition::Schedule(_) | Definition::Stream(_) => {}
         }
         let outcome = self
             .catalog
@@ -399,16 +400,25 @@ impl Router {
     /// # Errors
     /// When it is not allowed or the store fails.
     pub async fn delete_schedule(&self, caller: &Caller, name: &Name) -> Result<bool, RouteError> {
-        allow(caller, Action::WriteDefinition)?;
-        let gone = self
-            .catalog
-            .delete_schedule(&caller.namespace, name)
-            .await
-            .map_err(|error| Failure::new(FailureClass::Unavailable, error.to_string()))?;
+        let gone = self.delete(caller, DefinitionKind::Schedule, name).await?;
         if gone {
             self.schedules.changed();
         }
         Ok(gone)
+    }
+
+    /// Ends a stream; whether there was one. The runs that its records began go on.
+    ///
+    /// # Errors
+    /// When it is not allowed or the store fails.
+    pub async fn delete_stream(&self, caller: &Caller, name: &Name) -> Result<bool, RouteError> {
+        self.delete(caller, DefinitionKind::Stream, name).await
+    }
+
+    async fn delete(&self, caller: &Caller, kind: DefinitionKind, name: &Name) -> Result<bool, RouteError> {
+        allow(caller, Action::WriteDefinition)?;
+        let gone = self.catalog.delete(kind, &caller.namespace, name).await;
+        gone.map_err(|error| Failure::new(FailureClass::Unavailable, error.to_string()).into())
     }
 }
 

@@ -174,6 +174,7 @@ mod tests {
             RunAsk::Input(Input::Pause { by: by(), reason: None }),
             RunAsk::Input(Input::Resume { by: Principal::Local }),
             RunAsk::Input(Input::Retry { from: Some("two".into()), by: by() }),
+            RunAsk::Input(Input::LeaveLine { by: by() }),
             RunAsk::Input(Input::CallFinished { call: call(), outcome: Err(failure) }),
         ]
         .map(Ask::Run)

@@ -134,6 +134,7 @@ fn admission(
         priority: 0,
         trace: TraceContext::start(u128::from(number) + 1, number + 1),
         at,
+        source: None,
     };
     let events = [Event::Submitted(submission.into()), second];
     Ok(Admission {

@@ -29,6 +29,7 @@ fn submitted() -> Event {
         priority: 0,
         trace: TraceContext::start(1, 1),
         at: Timestamp::from_millis(1),
+        source: None,
     };
     Event::Submitted(submission.into())
 }

@@ -11,6 +11,7 @@ mod newer;
 mod placing;
 mod schedules;
 mod steering;
+mod streams;
 mod waking;
 mod world;
 

@@ -44,9 +44,9 @@ pub enum Action {
     ControlRun,
     /// Send a run a signal.
     SignalRun,
-    /// Read workflows, models, indexes and schedules.
+    /// Read workflows, models, indexes, schedules and streams.
     ReadDefinition,
-    /// Put workflows, models, indexes and schedules, and delete schedules.
+    /// Put workflows, models, indexes, schedules and streams, and delete the last two.
     WriteDefinition,
     /// Call a model outside a run.
     InferModel,

@@ -1,8 +1,9 @@
-//! What users declare: workflows, models, indexes and schedules, compiled from YAML or JSON into forms that cannot be wrong.
+//! What users declare: workflows, models, indexes, schedules and streams, compiled from YAML or JSON into forms that
+//! cannot be wrong.
 //!
 //! A definition that exists has been checked whole: its references resolve, its expressions parse, its steps form no
-//! cycle. Never reads files and never evaluates. Used by the run (workflows), the actors (models, indexes,
-//! schedules), the server and the CLI (parsing and its diagnostics).
+//! cycle. Never reads files and never evaluates. Used by the run (workflows), the rules of records (streams), the
+//! actors (models, indexes, schedules), the server and the CLI (parsing and its diagnostics).
 
 mod call;
 mod diagnostic;
@@ -18,6 +19,7 @@ mod placement;
 mod references;
 mod schedule;
 mod step;
+mod stream;
 mod waiting;
 mod workflow;
 mod yaml;
@@ -30,9 +32,13 @@ pub use diagnostic::{Diagnostic, MAX_DIAGNOSTICS};
 pub use document::{parse_definition_value, parse_definitions};
 pub use http::{CONNECTION_HEADERS, HTTP_METHODS, HTTP_SCHEMES, is_header_name, is_header_value};
 pub use json_schema::json_schema;
-pub use limits::{Limits, Rate, WorkflowLimits};
+pub use limits::{Limits, Rate, StreamLimits, WorkflowLimits};
 pub use placement::ModelPlacement;
 pub use schedule::{CatchUp, Overlap, ScheduleDefinition};
+pub use stream::{
+    Delivery, Format, Formats, GroupProtocol, LetterHeaders, LetterPolicy, RecordOrder, RunEnd, Start,
+    StreamDefinition, StreamOutput, TopicPattern, Topics,
+};
 
 use crate::expression::{Expression, Template};
 use crate::failure::FailureClass;
@@ -51,6 +57,8 @@ pub enum Definition {
     Index(Arc<IndexDefinition>),
     /// `kind: Schedule`
     Schedule(Arc<ScheduleDefinition>),
+    /// `kind: Stream`
+    Stream(Arc<StreamDefinition>),
 }
 
 impl Definition {
@@ -62,6 +70,7 @@ impl Definition {
             Self::Model(it) => ("Model", &it.name, Some(&it.version)),
             Self::Index(it) => ("Index", &it.name, None),
             Self::Schedule(it) => ("Schedule", &it.name, None),
+            Self::Stream(it) => ("Stream", &it.name, None),
         }
     }
 
@@ -73,6 +82,7 @@ impl Definition {
             Self::Model(it) => &it.document,
             Self::Index(it) => &it.document,
             Self::Schedule(it) => &it.document,
+            Self::Stream(it) => &it.document,
         }
     }
 }
@@ -98,6 +108,12 @@ impl From<IndexDefinition> for Definition {
 impl From<ScheduleDefinition> for Definition {
     fn from(schedule: ScheduleDefinition) -> Self {
         Self::Schedule(Arc::new(schedule))
+    }
+}
+
+impl From<StreamDefinition> for Definition {
+    fn from(stream: StreamDefinition) -> Self {
+        Self::Stream(Arc::new(stream))
     }
 }
 

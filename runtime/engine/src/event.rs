@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::Principal;
 use crate::failure::Failure;
 use crate::id::{CallId, Name, Namespace, RunId, StepIndex};
+use crate::stream::Source;
 use crate::time::Timestamp;
 use crate::trace::TraceContext;
 use crate::value::Value;
@@ -37,6 +38,9 @@ pub struct Submission {
     pub trace: TraceContext,
     /// When it was submitted.
     pub at: Timestamp,
+    /// The record that began it, when one did. Written even where there is none: snapshots have no names of fields.
+    #[serde(default)]
+    pub source: Option<Arc<Source>>,
 }
 
 /// One step of a fork that does not run again.
@@ -227,6 +231,11 @@ pub enum Event {
         /// Their outputs, a list in the same order.
         outputs: Value,
     },
+    /// A run that had ended without success gave its place in an order up, so that the next one goes on.
+    LineLeft {
+        /// Who asked.
+        by: Principal,
+    },
 }
 
 impl Event {
@@ -256,6 +265,7 @@ impl Event {
             Self::Resumed { .. } => "resumed",
             Self::RunRetried { .. } => "retried",
             Self::Forked { .. } => "forked",
+            Self::LineLeft { .. } => "line_left",
         }
     }
 
@@ -284,8 +294,16 @@ impl Event {
             | Self::SignalReceived { .. }
             | Self::Paused { .. }
             | Self::Resumed { .. }
-            | Self::RunRetried { .. } => None,
+            | Self::RunRetried { .. }
+            | Self::LineLeft { .. } => None,
         }
+    }
+
+    /// Whether a run that holds a place in an order has none after this event: it succeeded, was cancelled, or was
+    /// let go on purpose. One that failed or ran out of time keeps its place.
+    #[must_use]
+    pub fn leaves_line(&self) -> bool {
+        matches!(self, Self::RunSucceeded { .. } | Self::RunCancelled { .. } | Self::LineLeft { .. })
     }
 
     /// The value that the event carries, so that a large one can be kept elsewhere and put back.

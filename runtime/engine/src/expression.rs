@@ -70,6 +70,8 @@ pub struct References {
     pub input_members: BTreeSet<Arc<str>>,
     /// Whether facts of the run are read.
     pub run: bool,
+    /// Whether the run's state is among them, which it has only when it has ended.
+    pub run_state: bool,
     /// Other free identifiers: the variable of a `for_each`, its `index`, or mistakes.
     pub locals: BTreeSet<Arc<str>>,
 }
@@ -81,6 +83,7 @@ impl References {
         self.input |= other.input;
         self.input_members.extend(other.input_members.iter().cloned());
         self.run |= other.run;
+        self.run_state |= other.run_state;
         self.locals.extend(other.locals.iter().cloned());
     }
 }

@@ -61,6 +61,11 @@ pub enum Input {
         /// Who asks.
         by: Principal,
     },
+    /// Someone wants a run that ended without success to give its place in an order up.
+    LeaveLine {
+        /// Who asks.
+        by: Principal,
+    },
 }
 
 /// Why an input changes nothing.
@@ -136,6 +141,12 @@ pub enum Rejection {
         /// The name that was given.
         name: Arc<str>,
     },
+    /// While a run goes on, those after it in its order wait for it.
+    #[error("the run has not ended, so it keeps its place in its order; cancel it to let the next one go on")]
+    LineInUse,
+    /// The run stands in no order, or not any more.
+    #[error("the run holds no place in an order")]
+    NoLine,
 }
 
 /// The signals that can be sent instead, as the end of a sentence.

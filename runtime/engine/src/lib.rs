@@ -19,6 +19,7 @@ pub mod retry;
 pub mod run;
 pub mod schedule;
 pub mod schema;
+pub mod stream;
 pub mod tensor;
 pub mod time;
 pub mod trace;

@@ -10,9 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use motet_engine::definition::{
-    Call, CatchUp, Definition, Diagnostic, Fallback, Limits, ModelPlacement, Overlap, Workflow, json_schema,
+    Call, CatchUp, Definition, Delivery, Diagnostic, Fallback, Format, GroupProtocol, LetterHeaders, Limits,
+    ModelPlacement, Overlap, RecordOrder, RunEnd, Start, StreamDefinition, Topics, Workflow, json_schema,
     parse_definition_value, parse_definitions,
 };
+use motet_engine::id::Namespace;
 use motet_engine::schema::Schema;
 use motet_engine::time::Timestamp;
 
@@ -73,6 +75,9 @@ fn a_stored_document_gives_the_same_definition_and_the_same_step_indexes() {
                 (Definition::Model(one), Definition::Model(two)) => assert_eq!(one, two),
                 (Definition::Index(one), Definition::Index(two)) => assert_eq!(one, two),
                 (Definition::Schedule(one), Definition::Schedule(two)) => assert_eq!(one, two),
+                (Definition::Stream(one), Definition::Stream(two)) => {
+                    assert_eq!(format!("{one:?}"), format!("{two:?}"))
+                }
                 _ => panic!("another kind"),
             }
             let schema = Schema::compile(&json_schema(definition.identity().0).unwrap()).unwrap();
@@ -198,6 +203,60 @@ fn schedules_are_read_whole() {
     assert_eq!((other.calendar.zone(), other.paused, other.version.as_deref()), ("UTC", true, None));
     let at = Timestamp::from_rfc3339("2026-03-01T00:00:05Z").unwrap();
     assert_eq!(other.next_after(at).unwrap().to_rfc3339().unwrap(), "2026-03-01T00:00:10Z");
+}
+
+fn streams() -> Vec<std::sync::Arc<StreamDefinition>> {
+    let streams = valid("stream.yaml").into_iter().map(|it| match it {
+        Definition::Stream(stream) => stream,
+        other => panic!("{other:?}"),
+    });
+    streams.collect()
+}
+
+#[test]
+fn streams_are_read_whole() {
+    let streams = streams();
+    let orders = &streams[0];
+    assert!(matches!(&orders.topics, Topics::Named(names) if names == &["orders", "orders.eu"]));
+    assert_eq!((orders.group(&Namespace::default()).as_str(), orders.version.as_deref()), ("orders", Some("3")));
+    assert_eq!((orders.format.value, orders.format.key), (Some(Format::Json), Some(Format::Text)));
+    assert!(orders.input.is_some() && orders.filter.is_some() && matches!(orders.ordering, RecordOrder::Key));
+    assert_eq!((orders.tags.len(), orders.priority, orders.static_membership, orders.paused), (2, 5, true, true));
+    assert_eq!(orders.start, Start::At(Timestamp::from_rfc3339("2026-01-01T00:00:00Z").unwrap()));
+    assert_eq!(orders.protocol, GroupProtocol::Consumer);
+    let rate = orders.limits.rate.unwrap();
+    assert_eq!((rate.count, rate.per.as_millis(), orders.limits.in_flight), (500, 1_000, Some(10_000)));
+    assert_eq!(
+        (orders.dead_letter.topic.as_deref(), orders.dead_letter.headers),
+        (Some("orders-dlt"), LetterHeaders::Both)
+    );
+    let output = orders.output.as_ref().unwrap();
+    let names: Vec<&str> = output.headers.iter().map(|(name, _)| &**name).collect();
+    assert_eq!((output.topic.as_str(), names), ("triaged", vec!["ce_type", "kind", "state"]));
+    assert_eq!((output.on.len(), output.delivery), (4, Delivery::Transactional));
+}
+
+#[test]
+fn what_a_stream_does_not_say_has_a_meaning() {
+    let streams = streams();
+    let plain = &streams[1];
+    assert!(plain.topics.takes("events") && !plain.topics.takes("events2"));
+    assert_eq!(plain.group(&Namespace::default()), "motet.default.plain");
+    assert_eq!((plain.format.value, plain.format.key, plain.start), (None, None, Start::Earliest));
+    assert!(plain.input.is_none() && plain.output.is_none() && matches!(plain.ordering, RecordOrder::None));
+    assert_eq!((plain.protocol, plain.dead_letter.headers), (GroupProtocol::Classic, LetterHeaders::Connect));
+    assert_eq!((plain.dead_letter.topic.as_deref(), plain.limits.rate, plain.paused), (None, None, false));
+    let many = &streams[2];
+    for (topic, taken) in [("metrics.cpu", true), ("metrics.cpu2", false), ("xmetrics.cpu", false), ("metrics", false)]
+    {
+        assert_eq!(many.topics.takes(topic), taken, "{topic}");
+    }
+    assert!(matches!(&many.topics, Topics::Pattern(pattern) if pattern.subscription() == r"^(metrics\.[a-z]+)$"));
+    assert!(matches!(many.ordering, RecordOrder::Value(_)));
+    let output = many.output.as_ref().unwrap();
+    assert_eq!(output.on, [RunEnd::Succeeded, RunEnd::Failed, RunEnd::TimedOut]);
+    assert!(output.key.is_none() && output.value.is_none() && output.delivery == Delivery::Idempotent);
+    assert_eq!(streams[3].limits.rate.unwrap().per.as_secs(), 10);
 }
 
 fn parameters(count: usize) -> String {

@@ -26,6 +26,7 @@ mod runs;
 mod schedules;
 mod status;
 mod steering;
+mod streams;
 mod why;
 
 use std::sync::Arc;
@@ -168,7 +169,7 @@ fn api() -> axum::Router<Arc<App>> {
         )
     };
     let list = |kind| get(async move |state, context| definitions::list(kind, state, context).await);
-    use motet_store::port::DefinitionKind::{Index, Model, Schedule, Workflow};
+    use motet_store::port::DefinitionKind::{Index, Model, Schedule, Stream, Workflow};
     axum::Router::new()
         .route("/api/v1/workflows", list(Workflow))
         .route("/api/v1/workflows/{name}", definition(Workflow))
@@ -180,6 +181,8 @@ fn api() -> axum::Router<Arc<App>> {
         .route("/api/v1/indexes/{name}", definition(Index))
         .route("/api/v1/schedules", list(Schedule))
         .route("/api/v1/schedules/{name}", definition(Schedule).delete(schedules::delete))
+        .route("/api/v1/streams", list(Stream))
+        .route("/api/v1/streams/{name}", definition(Stream).delete(streams::delete))
         .route("/api/v1/check", post(check::check))
         .route("/api/v1/runs", get(runs::list))
         .route("/api/v1/runs/{id}", get(runs::show))

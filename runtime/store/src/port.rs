@@ -288,6 +288,8 @@ pub enum DefinitionKind {
     Index = 2,
     /// A schedule; its version counts how often it was changed.
     Schedule = 3,
+    /// A stream; its version counts how often it was changed.
+    Stream = 4,
 }
 
 /// A stored definition.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Checks the journal of a run that has ended: submitted once, forked at once or never, every attempt and every wait
 /// begun once, every item and every step with one result until a retry takes it back, every signal taken once, one
-/// end, nothing after it but a retry.
+/// end, nothing after it but a retry and, once, a place in an order that is given up.
 ///
 /// # Errors
 /// With the first thing that cannot be.
@@ -22,7 +22,7 @@ pub fn check_shape(events: &[Event]) -> Result<(), String> {
         if matches!(event, Event::Submitted(_)) != (place == 0) {
             return Err(format!("event {number} is {}", event.kind()));
         }
-        if seen.ended && !matches!(event, Event::RunRetried { .. }) {
+        if seen.ended && !matches!(event, Event::RunRetried { .. } | Event::LineLeft { .. }) {
             return Err(format!("event {number}, {}, comes after the end", event.kind()));
         }
         if !seen.take(event) {
@@ -47,6 +47,7 @@ struct Seen {
     kept: BTreeSet<Arc<str>>,
     events: u32,
     paused: bool,
+    line_left: bool,
     ended: bool,
 }
 
@@ -85,6 +86,7 @@ impl Seen {
             Event::SignalTaken { call, id } => self.kept.remove(id) && self.wait_over(*call),
             Event::Paused { .. } => !std::mem::replace(&mut self.paused, true),
             Event::Resumed { .. } => std::mem::replace(&mut self.paused, false),
+            Event::LineLeft { .. } => self.ended && !std::mem::replace(&mut self.line_left, true),
             Event::RunRetried { steps, .. } => {
                 self.steps.retain(|step| !steps.contains(step));
                 self.expanded.retain(|step| !steps.contains(step));

@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use motet_engine::access::Principal;
 use motet_engine::definition::Workflow;
 use motet_engine::event::Submission as Asked;
-use motet_engine::id::{Namespace, RunId};
+use motet_engine::id::{Name, Namespace, RunId};
+use motet_engine::stream::Source;
 use motet_engine::time::Timestamp;
 use motet_engine::trace::TraceContext;
 use motet_store::port::{Admitted, IdempotencyKey};
@@ -87,6 +89,8 @@ impl Submissions {
             priority: 0,
             trace: TraceContext::start(1, 1),
             at,
+            // Some come from records, so that what they come from passes through every journal and snapshot, too.
+            source: number.is_multiple_of(3).then(|| Arc::new(record(number))),
         };
         (workflow, asked)
     }
@@ -96,5 +100,22 @@ impl Submissions {
         let mut fingerprint = [0; 32];
         fingerprint[..8].copy_from_slice(&(number as u64).to_le_bytes());
         Some(IdempotencyKey { key, fingerprint, expires_at: Timestamp::from_millis(i64::MAX / 2) })
+    }
+}
+
+/// The record that began the run of a submission.
+fn record(number: usize) -> Source {
+    Source {
+        stream: Name::new("records").unwrap(),
+        revision: "1".into(),
+        generation: 1,
+        topic: "in".into(),
+        partition: 3,
+        offset: i64::try_from(number).unwrap(),
+        timestamp: None,
+        key: Some(Bytes::from_static(b"ada")),
+        order: Some([7; 16]),
+        reply: vec![("correlation-id".into(), None)],
+        event: None,
     }
 }

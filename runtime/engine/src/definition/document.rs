@@ -5,7 +5,7 @@
 
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::node::{Node, Place};
-use super::{Definition, index, model, schedule, workflow, yaml};
+use super::{Definition, index, model, schedule, stream, workflow, yaml};
 use crate::expression::wording::{shorten, suggestion};
 use crate::expression::{MAX_NESTING, is_too_deep};
 
@@ -13,7 +13,7 @@ use crate::expression::{MAX_NESTING, is_too_deep};
 pub const API_VERSION: &str = "motet/v1";
 
 /// The kinds that can be defined.
-pub const KINDS: [&str; 4] = ["Workflow", "Model", "Index", "Schedule"];
+pub const KINDS: [&str; 5] = ["Workflow", "Model", "Index", "Schedule", "Stream"];
 
 /// Reads every definition of a YAML or JSON file, which may hold several documents.
 ///
@@ -88,6 +88,7 @@ fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<Definition> {
         Some("Model") => model::read(node, out).map(Into::into),
         Some("Index") => index::read(node, out).map(Into::into),
         Some("Schedule") => schedule::read(node, out).map(Into::into),
+        Some("Stream") => stream::read(node, out).map(Into::into),
         Some(other) => {
             let near = suggestion(other, KINDS);
             let advice = match near.strip_prefix("; ") {

@@ -98,6 +98,23 @@ impl<'n> Fields<'n> {
         Some(number)
     }
 
+    /// True or false.
+    pub(super) fn boolean(&self, key: &str, out: &mut Diagnostics<'_>) -> Option<bool> {
+        let node = self.get(key)?;
+        match node.content {
+            Content::Bool(truth) => Some(truth),
+            _ => {
+                out.report(node.place, "wrong-type", format!("'{key}' must be true or false, not {}", node.kind()));
+                None
+            }
+        }
+    }
+
+    /// One of some words, each with what it stands for.
+    pub(super) fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)], out: &mut Diagnostics<'_>) -> Option<T> {
+        choice(self.get(key)?, key, words, out)
+    }
+
     /// A duration within a range.
     pub(super) fn duration(
         &self,
@@ -179,6 +196,20 @@ pub(super) fn text<'n>(node: &'n Node, owner: &str, out: &mut Diagnostics<'_>) -
         out.advise(node.place, "wrong-type", format!("{owner} must be a text, not {}", node.kind()), advice);
     }
     node.as_text()
+}
+
+/// One of some words, reported when it is none of them.
+pub(super) fn choice<T: Copy>(node: &Node, key: &str, words: &[(&str, T)], out: &mut Diagnostics<'_>) -> Option<T> {
+    let text = text(node, key, out)?;
+    let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+    if found.is_none() {
+        let advice = match nearest(text, words.iter().map(|(word, _)| *word)) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("one of {}", words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ")),
+        };
+        out.advise(node.place, "unknown-name", format!("there is no {key} '{}'", shorten(text, 40)), advice);
+    }
+    found
 }
 
 /// The name of a resource, reported when it is none.

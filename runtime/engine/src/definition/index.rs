@@ -7,7 +7,6 @@ use super::fields::Fields;
 use super::model;
 use super::node::Node;
 use super::{IndexDefinition, Metric};
-use crate::expression::wording::{nearest, shorten};
 
 pub(super) const KEYS: [&str; 8] =
     ["apiVersion", "kind", "name", "description", "backend", "dimension", "metric", "batch"];
@@ -23,7 +22,7 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<IndexDefini
     let name = fields.name("name", out);
     let backend = fields.name("backend", out).map_or_else(|| "embedded".to_owned(), |name| name.to_string());
     let dimension = fields.integer("dimension", 1..=MAX_DIMENSION, out);
-    let metric = metric(&fields, out);
+    let metric = fields.choice("metric", &METRICS, out).unwrap_or(Metric::Cosine);
     let batch = model::batch(&fields, out);
     Some(IndexDefinition {
         name: name?,
@@ -33,22 +32,4 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<IndexDefini
         batch,
         document: node.to_json(),
     })
-}
-
-fn metric(fields: &Fields<'_>, out: &mut Diagnostics<'_>) -> Metric {
-    let Some(text) = fields.text("metric", out) else { return Metric::Cosine };
-    match METRICS.iter().find(|(name, _)| *name == text) {
-        Some((_, metric)) => *metric,
-        None => {
-            let names = METRICS.map(|(name, _)| name);
-            let advice = match nearest(text, names) {
-                Some(near) => format!("did you mean '{near}'?"),
-                None => format!("one of {}", names.join(", ")),
-            };
-            if let Some(node) = fields.get("metric") {
-                out.advise(node.place, "unknown-name", format!("there is no metric '{}'", shorten(text, 40)), advice);
-            }
-            Metric::Cosine
-        }
-    }
 }

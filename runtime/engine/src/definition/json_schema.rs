@@ -6,7 +6,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::document::API_VERSION;
-use super::{call, http, index, limits, model, placement, schedule, step, workflow};
+use super::{call, http, index, limits, model, placement, schedule, step, stream, workflow};
 use crate::failure::FailureClass;
 
 const NAME: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
@@ -21,6 +21,7 @@ pub fn json_schema(kind: &str) -> Option<Json> {
         "Model" => (&model::KEYS, json!(["kind", "name", "backend"]), model_properties()),
         "Index" => (&index::KEYS, json!(["kind", "name", "dimension"]), index_properties()),
         "Schedule" => (&schedule::KEYS, json!(["kind", "name", "workflow", "cron"]), schedule_properties()),
+        "Stream" => (&stream::KEYS, json!(["kind", "name", "workflow"]), stream_properties()),
         _ => return None,
     };
     let mut properties = properties(keys, described);
@@ -130,10 +131,48 @@ fn placement_properties() -> Vec<(&'static str, Json)> {
 }
 
 fn limit_properties() -> Vec<(&'static str, Json)> {
+    vec![("concurrency", integer(1, limits::MOST, None)), ("rate", rate())]
+}
+
+fn rate() -> Json {
     let bounds = vec![("count", integer(1, limits::MOST, None)), ("per", duration(None))];
+    let short = json!({"type": "string", "pattern": limits::RATE_TEXT, "examples": ["500/s", "100/10s"]});
+    json!({"anyOf": [object(&limits::RATE_KEYS, &limits::RATE_KEYS, bounds), short]})
+}
+
+fn stream_properties() -> Vec<(&'static str, Json)> {
+    let names = |words: &[&str]| json!({"enum": words});
+    let topic = json!({"type": "string", "pattern": stream::TOPIC});
+    let format = names(&stream::FORMATS.map(|(name, _)| name));
+    let formats = object(&stream::FORMAT_KEYS, &[], vec![("value", format.clone()), ("key", format.clone())]);
+    let expression = json!({"type": "string", "pattern": "\\$\\{", "maxLength": crate::expression::MAX_SOURCE + 3});
+    let mut headers = names(&stream::LETTER_HEADERS.map(|(name, _)| name));
+    headers["default"] = "connect".into();
+    let bounds = vec![("rate", rate()), ("in_flight", integer(1, limits::MOST, None))];
+    let output = vec![
+        ("topic", topic.clone()),
+        ("headers", json!({"type": "object", "maxProperties": 100})),
+        ("on", json!({"type": "array", "items": names(&stream::ENDS.map(|(name, _)| name)), "minItems": 1})),
+        ("delivery", names(&stream::DELIVERIES.map(|(name, _)| name))),
+    ];
+    let list = json!({"type": "array", "items": topic, "minItems": 1, "maxItems": 100});
     vec![
-        ("concurrency", integer(1, limits::MOST, None)),
-        ("rate", object(&limits::RATE_KEYS, &limits::RATE_KEYS, bounds)),
+        ("topics", json!({"anyOf": [topic, list]})),
+        ("pattern", json!({"type": "string", "minLength": 1, "examples": ["orders-.*"]})),
+        ("group", topic.clone()),
+        ("workflow", name()),
+        ("format", json!({"anyOf": [format, formats], "default": "json"})),
+        ("filter", json!({"type": ["string", "boolean"], "maxLength": crate::expression::MAX_SOURCE})),
+        ("ordering", json!({"anyOf": [names(&stream::ORDERINGS), expression], "default": "none"})),
+        ("tags", json!({"type": "array", "items": {"type": "string"}})),
+        ("priority", integer(-100, 100, Some(0))),
+        ("start", json!({"type": "string", "default": "earliest", "examples": ["latest", "2026-12-24T09:00:00Z"]})),
+        ("protocol", json!({"enum": stream::PROTOCOLS.map(|(name, _)| name), "default": "classic"})),
+        ("static_membership", json!({"type": "boolean", "default": false})),
+        ("limits", object(&limits::STREAM_KEYS, &[], bounds)),
+        ("dead_letter", object(&stream::DEAD_LETTER_KEYS, &[], vec![("topic", topic), ("headers", headers)])),
+        ("output", object(&stream::OUTPUT_KEYS, &["topic"], output)),
+        ("paused", json!({"type": "boolean", "default": false})),
     ]
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::diagnostic::Diagnostics;
 use super::node::{Node, Place};
 use crate::expression::wording::{nearest, shorten, suggestion};
-use crate::expression::{Expression, References, Template, find_identifier, find_reference};
+use crate::expression::{Expression, References, RunFacts, Template, find_identifier, find_reference};
 use crate::id::StepIndex;
 
 /// One expression of a step or of the output, and where it is written.
@@ -83,6 +83,11 @@ impl Names<'_> {
                 }
             }
             self.check_input(site, out);
+            if site.references.run_state {
+                let place = site.place(out, find_reference(&site.source, "run", RunFacts::STATE));
+                let advice = format!("it has {}", RunFacts::MEMBERS.join(", "));
+                out.advise(place, "unknown-variable", "'run' has no member 'state' before it has ended", advice);
+            }
         }
         needs
     }
@@ -123,6 +128,30 @@ impl Names<'_> {
             let place = site.place(out, find_reference(&site.source, "input", member));
             let message = format!("the input has no property '{}'", shorten(member, 60));
             out.advise(place, "unknown-input", message, advice);
+        }
+    }
+}
+
+/// Checks the expressions of an owner that sees a fixed set of names and no step. `hint` may explain a name better
+/// than the nearest visible one does.
+pub(super) fn check_visible(
+    sites: &[Site<'_>],
+    visible: &[&str],
+    hint: impl Fn(&str) -> Option<&'static str>,
+    out: &mut Diagnostics<'_>,
+) {
+    for site in sites {
+        let reads = &site.references;
+        let roots = [("input", reads.input), ("run", reads.run), ("steps", !reads.steps.is_empty())];
+        let roots = roots.into_iter().filter(|(_, is_read)| *is_read).map(|(name, _)| name);
+        for name in roots.chain(reads.locals.iter().map(|name| &**name)).filter(|name| !visible.contains(name)) {
+            let advice = match (hint(name), nearest(name, visible.iter().copied())) {
+                (Some(hint), _) => hint.to_owned(),
+                (None, Some(near)) => format!("did you mean '{near}'?"),
+                (None, None) => format!("there are {}; put a text in quotes", visible.join(", ")),
+            };
+            let place = site.place(out, find_identifier(&site.source, name));
+            out.advise(place, "unknown-variable", format!("there is no variable '{}' here", shorten(name, 60)), advice);
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::diagnostic::Diagnostics;
 use super::fields::Fields;
-use super::node::{Content, Node};
-use crate::expression::wording::{nearest, shorten};
+use super::node::Node;
+use crate::expression::wording::shorten;
 use crate::id::Name;
 use crate::schedule::{self, Calendar};
 use crate::time::{Timestamp, span};
@@ -116,11 +116,11 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<ScheduleDef
     let (name, workflow) = (fields.name("name", out), fields.name("workflow", out));
     let version = fields.get("version").map(|_| fields.version(out));
     let calendar = calendar(&fields, out);
-    let overlap = overlap(&fields, out);
+    let overlap = fields.choice("overlap", &OVERLAPS, out).unwrap_or(Overlap::Skip);
     let catch_up = catch_up(&fields, out);
     let priority = fields.integer("priority", -100..=100, out).unwrap_or(0);
     let tags: Vec<String> = fields.texts("tags", out).into_iter().map(|(tag, _)| tag.to_owned()).collect();
-    let paused = paused(&fields, out);
+    let paused = fields.boolean("paused", out).unwrap_or(false);
     let input = fields.get("input").map_or_else(Value::empty_map, |node| Value::from(node.to_json()));
     Some(ScheduleDefinition {
         name: name?,
@@ -159,20 +159,6 @@ fn calendar(fields: &Fields<'_>, out: &mut Diagnostics<'_>) -> Option<Calendar> 
     }
 }
 
-fn overlap(fields: &Fields<'_>, out: &mut Diagnostics<'_>) -> Overlap {
-    let Some(text) = fields.text("overlap", out) else { return Overlap::Skip };
-    let found = OVERLAPS.iter().find(|(name, _)| *name == text).map(|(_, overlap)| *overlap);
-    if let (None, Some(node)) = (found, fields.get("overlap")) {
-        let names = OVERLAPS.map(|(name, _)| name);
-        let advice = match nearest(text, names) {
-            Some(near) => format!("did you mean '{near}'?"),
-            None => format!("one of {}", names.join(", ")),
-        };
-        out.advise(node.place, "unknown-name", format!("there is no overlap '{}'", shorten(text, 40)), advice);
-    }
-    found.unwrap_or(Overlap::Skip)
-}
-
 fn catch_up(fields: &Fields<'_>, out: &mut Diagnostics<'_>) -> CatchUp {
     let default = CatchUp::Newest(DEFAULT_WINDOW);
     let Some(entry) = fields.entry("catch_up") else { return default };
@@ -181,15 +167,4 @@ fn catch_up(fields: &Fields<'_>, out: &mut Diagnostics<'_>) -> CatchUp {
     };
     fields.required("window", "'catch_up'", "how old a missed time may be, such as {window: 10m}", out);
     fields.duration("window", Duration::ZERO..=span::LONGEST, out).map_or(default, CatchUp::Within)
-}
-
-fn paused(fields: &Fields<'_>, out: &mut Diagnostics<'_>) -> bool {
-    let Some(node) = fields.get("paused") else { return false };
-    match node.content {
-        Content::Bool(paused) => paused,
-        _ => {
-            out.report(node.place, "wrong-type", format!("'paused' must be true or false, not {}", node.kind()));
-            false
-        }
-    }
 }

@@ -43,7 +43,9 @@ impl Path {
         let root = match root {
             "input" => Root::Input,
             "run" => {
-                if let Some(segment) = segments.first() {
+                if let Some(segment) = segments.first()
+                    && !is_state(segment)
+                {
                     check_member("run", segment, &RunFacts::MEMBERS)?;
                 }
                 Root::Run
@@ -105,7 +107,10 @@ impl Path {
                     references.input_members.insert(Arc::clone(key));
                 }
             }
-            Root::Run => references.run = true,
+            Root::Run => {
+                references.run = true;
+                references.run_state |= self.segments.first().is_some_and(is_state);
+            }
             Root::Step(name) => {
                 references.steps.insert(Arc::clone(name));
             }
@@ -262,6 +267,11 @@ fn check_member(owner: &str, segment: &Segment, members: &[&str]) -> Result<(), 
             Err(ExpressionError::new(message))
         }
     }
+}
+
+/// Whether the member of `run` is the one that it has at its end only; who may read it is told by the references.
+fn is_state(segment: &Segment) -> bool {
+    matches!(segment, Segment::Key(key) if &**key == RunFacts::STATE)
 }
 
 /// At most ten of a map's keys, for messages.

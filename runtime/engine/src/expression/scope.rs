@@ -32,11 +32,16 @@ pub struct RunFacts<'a> {
     pub version: &'a str,
     /// `run.namespace`: the namespace's name.
     pub namespace: &'a Namespace,
+    /// `run.state`: how the run ended; none while it goes on, when there is no such member.
+    pub state: Option<&'a str>,
 }
 
 impl RunFacts<'_> {
-    /// The members of `run`.
+    /// The members of `run` at any time.
     pub const MEMBERS: [&'static str; 5] = ["id", "workflow", "version", "namespace", "started_at"];
+
+    /// The member of `run` that it has when it has ended.
+    pub const STATE: &'static str = "state";
 
     /// One member of `run`.
     #[must_use]
@@ -47,13 +52,14 @@ impl RunFacts<'_> {
             "version" => self.version.into(),
             "namespace" => self.namespace.0.as_str().into(),
             "started_at" => Value::Int(self.started_at.as_millis()),
+            Self::STATE => self.state?.into(),
             _ => return None,
         })
     }
 
     pub(super) fn to_value(self) -> Value {
         let member = |name: &'static str| Some((Arc::from(name), self.get(name)?));
-        Self::MEMBERS.into_iter().filter_map(member).collect::<Map>().into()
+        Self::MEMBERS.into_iter().chain([Self::STATE]).filter_map(member).collect::<Map>().into()
     }
 }
 

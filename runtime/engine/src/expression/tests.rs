@@ -22,7 +22,7 @@ fn with_scope<T>(input: &Value, look: impl FnOnce(&Scope<'_>) -> T) -> T {
     let (workflow, namespace) = (Name::new("triage").unwrap(), Namespace::default());
     let started_at = Timestamp::from_millis(1_700_000_000_000);
     let id = RunId::new(started_at, ShardId(1), 7);
-    let run = RunFacts { id, started_at, workflow: &workflow, version: "3", namespace: &namespace };
+    let run = RunFacts { id, started_at, workflow: &workflow, version: "3", namespace: &namespace, state: None };
     let locals = [(Arc::from("doc"), json!({"text": "hello", "n": 2}).into()), (Arc::from("index"), Value::Int(4))];
     look(&Scope { input, steps: &steps, locals: &locals, run: &run })
 }

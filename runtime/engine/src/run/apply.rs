@@ -17,13 +17,15 @@ impl Run {
     pub fn apply(&mut self, event: &Event, at: Timestamp) {
         self.state.seq = Seq(self.state.seq.0 + 1);
         if self.state.phase.is_end() {
-            if let Event::RunRetried { steps, .. } = event {
-                self.begin_again(steps, at);
+            match event {
+                Event::RunRetried { steps, .. } => self.begin_again(steps, at),
+                Event::LineLeft { .. } => self.state.line_left = true,
+                _ => {}
             }
             return;
         }
         match event {
-            Event::Submitted(_) | Event::RunRetried { .. } => {}
+            Event::Submitted(_) | Event::RunRetried { .. } | Event::LineLeft { .. } => {}
             Event::StepSkipped { step } => self.end_step(*step, StepStatus::Skipped, at, |_| {}),
             Event::StepExpanded { step, items } => self.expand(*step, items, at),
             Event::CallScheduled { call, with } => self.schedule(*call, with, at),
@@ -73,6 +75,7 @@ impl Run {
 
     fn end(&mut self, phase: Phase, at: Timestamp) {
         self.state.phase = phase;
+        self.state.line_left |= matches!(phase, Phase::Succeeded | Phase::Cancelled);
         self.state.finished_at = Some(at);
         self.state.owed.clear();
         self.state.listening = Map::default();

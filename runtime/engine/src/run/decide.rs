@@ -71,10 +71,13 @@ impl Run {
         Ok((plan.run, plan.events))
     }
 
-    /// Puts a new run on the shard of those that it is counted together with: one node then sees them all.
+    /// Puts a new run on the shard of those that it is counted together with: one node then sees them all. A run that
+    /// stands in an order stays on the shard of its order where the limits have a key of their own, since that could
+    /// put the next one of its order elsewhere.
     fn join_group(&mut self, shards: u16) -> Result<(), Failure> {
         let key = self.limit_key()?;
-        if !self.workflow.limits.limits.is_unlimited() {
+        let stays = self.state.holds_line() && key.is_some();
+        if !self.workflow.limits.limits.is_unlimited() && !stays {
             let submission = &self.state.submission;
             let (namespace, name) = (submission.namespace.0.as_str(), submission.workflow.as_str());
             let key = key.as_deref().unwrap_or_default();
@@ -101,9 +104,7 @@ impl Run {
     pub fn decide(&self, input: &Input, now: Timestamp) -> Result<Decision, Rejection> {
         let mut plan = Plan { run: self.clone(), now, events: vec![] };
         if self.state.phase.is_end() {
-            let Input::Retry { from, by } = input else { return Err(Rejection::Ended) };
-            let steps = self.steps_to_retry(from.as_deref())?;
-            plan.record(Event::RunRetried { by: by.clone(), steps });
+            plan.record(self.after_the_end(input)?);
         } else if self.state.deadline.is_some_and(|deadline| deadline <= now) {
             plan.record(Event::RunTimedOut);
         } else {
@@ -154,13 +155,15 @@ impl Plan {
             Input::Resume { .. } if !paused => return Err(Rejection::NotPaused),
             Input::Resume { by } => self.record(Event::Resumed { by: by.clone() }),
             Input::Retry { .. } => return Err(Rejection::NotEnded),
+            Input::LeaveLine { .. } if self.run.state.holds_line() => return Err(Rejection::LineInUse),
+            Input::LeaveLine { .. } => return Err(Rejection::NoLine),
         }
         Ok(())
     }
 
-    /// Records everything that follows from the state at this time; nothing while the run is paused.
+    /// Records everything that follows from the state at this time; nothing while the run is paused, or has ended.
     fn advance(&mut self) {
-        if self.run.state.paused.is_some() {
+        if self.run.state.paused.is_some() || self.run.state.phase.is_end() {
             return;
         }
         let workflow = Arc::clone(&self.run.workflow);
@@ -230,6 +233,7 @@ impl Run {
             workflow: &submission.workflow,
             version: &submission.version,
             namespace: &submission.namespace,
+            state: None,
         };
         evaluate(&Scope { input: &submission.input, steps: &steps, locals, run: &facts })
     }

@@ -293,11 +293,19 @@ pub struct State {
     pub(super) listening: Map<CallId, ()>,
     /// The run that this one was forked from.
     pub forked_from: Option<RunId>,
+    /// Whether the run holds no place in an order any more.
+    pub line_left: bool,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
 }
 
 impl State {
+    /// Whether the run holds a place in an order: runs after it wait.
+    #[must_use]
+    pub fn holds_line(&self) -> bool {
+        !self.line_left && self.submission.source.as_ref().is_some_and(|source| source.order.is_some())
+    }
+
     pub(super) fn new(submission: Arc<Submission>, workflow: &Workflow, at: Timestamp) -> Self {
         let mut owed = Owed::default();
         let deadline = workflow.timeout.map(|span| at.after(span));
@@ -319,6 +327,7 @@ impl State {
             signal_ids: Map::default(),
             listening: Map::default(),
             forked_from: None,
+            line_left: false,
             finished_at: None,
         }
     }

@@ -62,7 +62,7 @@ fn with_scope<T>(look: impl FnOnce(&Scope<'_>) -> T) -> T {
     let (workflow, namespace) = (Name::new("w").unwrap(), Namespace::default());
     let started_at = Timestamp::from_millis(1);
     let id = RunId::new(started_at, ShardId(1), 7);
-    let run = RunFacts { id, started_at, workflow: &workflow, version: "1", namespace: &namespace };
+    let run = RunFacts { id, started_at, workflow: &workflow, version: "1", namespace: &namespace, state: None };
     let locals = [(Arc::from("item"), json!({"id": "i"}).into()), (Arc::from("index"), Value::Int(4))];
     look(&Scope { input: &INPUT, steps: &steps, locals: &locals, run: &run })
 }

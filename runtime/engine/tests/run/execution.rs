@@ -43,6 +43,7 @@ pub(crate) fn submission(workflow: &Workflow, input: serde_json::Value) -> Submi
         priority: 0,
         trace: TraceContext::start(1, 1),
         at: START,
+        source: None,
     }
 }
 

@@ -34,3 +34,24 @@ fn what_was_written_once_is_read_for_ever() {
         }
     }
 }
+
+/// A run that a record began, which failed and gave its place in its order up.
+#[test]
+fn a_run_that_a_record_began_is_read_for_ever() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journals");
+    let yaml = std::fs::read_to_string(folder.join("workflow.yaml")).unwrap();
+    let body = yaml.split_once("name: remembered\n").unwrap().1;
+    let bytes = std::fs::read(folder.join("from-record.mpk")).unwrap();
+    let history: Vec<(Event, Timestamp)> = rmp_serde::from_slice(&bytes).unwrap();
+    let run = replay(RunId::new(START, ShardId(1), 7), &workflow(body), &history);
+    assert_eq!((run.phase(), history.last().unwrap().0.kind()), (Phase::Failed, "line_left"));
+    assert!(!run.state().holds_line() && run.commands().is_empty());
+    let source = run.submission().source.as_deref().unwrap();
+    assert_eq!((source.stream.as_str(), &*source.revision, source.generation), ("orders", "7", 2));
+    assert_eq!((&*source.topic, source.partition, source.offset), ("in", 3, 42));
+    assert_eq!((source.key.as_deref(), source.order), (Some(&b"ada"[..]), Some([9; 16])));
+    assert_eq!((&*source.reply[0].0, source.reply[0].1.as_deref()), ("correlation-id", Some(&b"abc"[..])));
+    let cause = source.event.as_ref().unwrap();
+    assert_eq!((&*cause.id, &*cause.source, &*cause.kind), ("e1", "/shop", "order.placed"));
+    assert_eq!(cause.correlation.as_deref(), Some("c1"));
+}

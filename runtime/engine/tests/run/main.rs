@@ -8,6 +8,7 @@
 mod again;
 mod execution;
 mod journals;
+mod lines;
 mod properties;
 mod random;
 mod waiting;

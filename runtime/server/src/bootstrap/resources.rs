@@ -61,6 +61,7 @@ fn parse(files: Vec<(String, String)>) -> (Vec<(String, Definition)>, Vec<Diagno
         Definition::Index(_) => 1,
         Definition::Workflow(_) => 2,
         Definition::Schedule(_) => 3,
+        Definition::Stream(_) => 4,
     });
     (definitions, mistakes)
 }
@@ -107,6 +108,7 @@ fn called(definition: &Definition) -> String {
         Definition::Model(model) => format!("model '{}' version {}", model.name, model.version),
         Definition::Index(index) => format!("index '{}'", index.name),
         Definition::Schedule(schedule) => format!("schedule '{}'", schedule.name),
+        Definition::Stream(stream) => format!("stream '{}'", stream.name),
     }
 }
 

@@ -22,7 +22,7 @@ Examples:
   motet apply answer.yaml --server http://motet:8080
 
 Definitions are immutable per version: the same content again is unchanged, other content needs another version.
-Schedules have no versions: what is applied replaces what was there.")]
+Schedules and streams have no versions: what is applied replaces what was there.")]
 pub(crate) struct ApplyArgs {
     /// Files, or folders that are searched for .yaml, .yml and .json.
     #[arg(value_name = "FILE|DIR", required = true)]

@@ -42,6 +42,7 @@ enum Kind {
     Model,
     Index,
     Schedule,
+    Stream,
 }
 
 impl Kind {
@@ -51,6 +52,7 @@ impl Kind {
             Self::Model => "Model",
             Self::Index => "Index",
             Self::Schedule => "Schedule",
+            Self::Stream => "Stream",
         }
     }
 }

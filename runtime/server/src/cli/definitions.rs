@@ -121,6 +121,7 @@ pub(crate) fn path(definition: &Definition) -> String {
         Definition::Model(_) => "models",
         Definition::Index(_) => "indexes",
         Definition::Schedule(_) => "schedules",
+        Definition::Stream(_) => "streams",
     };
     format!("/api/v1/{kinds}/{name}")
 }
@@ -132,5 +133,6 @@ pub(crate) fn rank(definition: &Definition) -> u8 {
         Definition::Index(_) => 1,
         Definition::Workflow(_) => 2,
         Definition::Schedule(_) => 3,
+        Definition::Stream(_) => 4,
     }
 }

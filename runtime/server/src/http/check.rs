@@ -30,7 +30,7 @@ pub(crate) struct Checked<'a> {
 /// One definition of a checked document.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Defined<'a> {
-    /// `workflow`, `model` or `index`.
+    /// `workflow`, `model`, `index`, `schedule` or `stream`.
     #[schema(value_type = String)]
     kind: &'static str,
     /// Name.
@@ -72,7 +72,7 @@ fn refusal(app: &App, definition: &Definition) -> Option<Mistake> {
     let (name, checked) = match definition {
         Definition::Model(model) => (&model.name, app.router.models().check(model)),
         Definition::Index(index) => (&index.name, app.router.indexes().check(index)),
-        Definition::Workflow(_) | Definition::Schedule(_) => return None,
+        Definition::Workflow(_) | Definition::Schedule(_) | Definition::Stream(_) => return None,
     };
     let failure = checked.err()?;
     Some(Mistake { detail: format!("'{name}': {}", failure.message), code: Some("backend"), ..Mistake::default() })

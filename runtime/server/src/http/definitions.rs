@@ -1,4 +1,4 @@
-//! Putting, reading and listing workflows, models, indexes and schedules.
+//! Putting, reading and listing workflows, models, indexes, schedules and streams.
 //!
 //! Holds no rules of definitions; the engine and the catalog do. Used by the routes.
 
@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use motet_actors::catalog::{is_deleted, word};
+use motet_actors::catalog::{has_revisions, is_deleted, word};
 use motet_actors::models::{Loading, ModelNode};
 use motet_actors::stats::ModelFigures;
 use motet_engine::access::Action;
@@ -37,7 +37,7 @@ const INDEX_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Definition)]
 pub(crate) struct DefinitionView<'a> {
-    /// `workflow`, `model`, `index` or `schedule`.
+    /// `workflow`, `model`, `index`, `schedule` or `stream`.
     #[schema(value_type = String)]
     kind: &'static str,
     /// Tenant.
@@ -115,13 +115,16 @@ pub(crate) struct List<'a> {
     /// Schedules, when those were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     schedules: Option<Vec<DefinitionView<'a>>>,
+    /// Streams, when those were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    streams: Option<Vec<DefinitionView<'a>>>,
 }
 
 /// What became of a definition that was put.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PutResult)]
 pub(crate) struct Put<'a> {
-    /// `workflow`, `model`, `index` or `schedule`.
+    /// `workflow`, `model`, `index`, `schedule` or `stream`.
     #[schema(value_type = String)]
     kind: &'static str,
     /// Name.
@@ -165,7 +168,7 @@ impl<'a> DefinitionView<'a> {
             document: &stored.document,
         };
         match stored.kind {
-            DefinitionKind::Workflow => view,
+            DefinitionKind::Workflow | DefinitionKind::Stream => view,
             DefinitionKind::Model => view.with_model(app, stored),
             DefinitionKind::Index => view.with_index(app, stored).await,
             DefinitionKind::Schedule => {
@@ -216,8 +219,9 @@ pub(crate) fn identity(definition: &Definition) -> (DefinitionKind, &Name, &str)
         Definition::Model(model) => (DefinitionKind::Model, &model.name, &model.version),
         // An index has one version for life: its vectors are bound to its shape.
         Definition::Index(index) => (DefinitionKind::Index, &index.name, "1"),
-        // The store counts the revisions of a schedule.
+        // The store counts the revisions of a schedule and of a stream.
         Definition::Schedule(schedule) => (DefinitionKind::Schedule, &schedule.name, "1"),
+        Definition::Stream(stream) => (DefinitionKind::Stream, &stream.name, "1"),
     }
 }
 
@@ -252,9 +256,9 @@ pub(crate) async fn put(
         }
     };
     let status = if created { 201 } else { 200 };
-    let revision = match kind {
-        DefinitionKind::Schedule => app.store.definition(kind, &context.caller.namespace, &name, None).await?,
-        _ => None,
+    let revision = match has_revisions(kind) {
+        true => app.store.definition(kind, &context.caller.namespace, &name, None).await?,
+        false => None,
     };
     let version = revision.as_ref().map_or(version, |stored| &stored.version);
     body::answer(status, &Put { kind: word(kind), name: name.as_str(), version, created })
@@ -290,12 +294,13 @@ pub(crate) async fn list(
     for stored in stored.iter().filter(|stored| !is_deleted(stored)) {
         views.push(DefinitionView::new(&app, stored).await);
     }
-    let mut list = List { workflows: None, models: None, indexes: None, schedules: None };
+    let mut list = List { workflows: None, models: None, indexes: None, schedules: None, streams: None };
     match kind {
         DefinitionKind::Workflow => list.workflows = Some(views),
         DefinitionKind::Model => list.models = Some(views),
         DefinitionKind::Index => list.indexes = Some(views),
         DefinitionKind::Schedule => list.schedules = Some(views),
+        DefinitionKind::Stream => list.streams = Some(views),
     }
     body::answer(200, &list)
 }

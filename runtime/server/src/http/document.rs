@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::{
-    actors, check, cluster, definitions, events, health, infer, node, problem, run_view, runs, schedules, steering, why,
+    actors, check, cluster, definitions, events, health, infer, node, problem, run_view, runs, schedules, steering,
+    streams, why,
 };
 
 /// What the macros gather from the handlers.
@@ -21,7 +22,7 @@ use super::{
         license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
         runs::submit, runs::list, runs::show, steering::cancel, steering::pause, steering::resume, steering::retry,
-        steering::fork, steering::signal, schedules::delete, events::events, why::why, infer::infer, check::check,
+        steering::fork, steering::signal, schedules::delete, streams::delete, events::events, why::why, infer::infer, check::check,
         actors::list, cluster::show, cluster::drain, node::show, health::live, health::ready, health::metrics,
     ),
     components(schemas(
@@ -30,7 +31,7 @@ use super::{
     )),
     tags(
         (name = "runs", description = "Executions of workflows."),
-        (name = "definitions", description = "Workflows, models, indexes and schedules."),
+        (name = "definitions", description = "Workflows, models, indexes, schedules and streams."),
         (name = "models", description = "Calls outside runs."),
         (name = "node", description = "This process, and the others that it works with."),
     )
@@ -38,8 +39,13 @@ use super::{
 struct Gathered;
 
 /// The kinds of definitions, and where they live.
-const KINDS: [(&str, &str); 4] =
-    [("workflow", "workflows"), ("model", "models"), ("index", "indexes"), ("schedule", "schedules")];
+const KINDS: [(&str, &str); 5] = [
+    ("workflow", "workflows"),
+    ("model", "models"),
+    ("index", "indexes"),
+    ("schedule", "schedules"),
+    ("stream", "streams"),
+];
 
 /// The document, written once.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document().to_string()));
@@ -131,10 +137,15 @@ fn titled(word: &str) -> String {
     first.to_uppercase() + rest
 }
 
+/// Whether what is put replaces what was there.
+fn is_changed(kind: &str) -> bool {
+    matches!(kind, "schedule" | "stream")
+}
+
 /// The list of a kind.
 fn listing(kind: &str, path: &str) -> Value {
     let plural = titled(path);
-    let versions = if kind == "schedule" { "" } else { " in their newest versions" };
+    let versions = if is_changed(kind) { "" } else { " in their newest versions" };
     json!({"get": {
         "tags": ["definitions"],
         "operationId": format!("list{plural}"),
@@ -162,10 +173,10 @@ fn one(kind: &str) -> Value {
             "tags": ["definitions"],
             "operationId": format!("put{titled}"),
             "summary": format!("Put a version of a {kind}"),
-            "description": if kind == "schedule" {
-                "It replaces the schedule of the name; runs that began go on."
+            "description": if is_changed(kind) {
+                format!("It replaces the {kind} of the name; runs that began go on.")
             } else {
-                "Versions never change: the same content again is 200, other content is 409."
+                "Versions never change: the same content again is 200, other content is 409.".to_owned()
             },
             "parameters": [name],
             "requestBody": {"required": true, "content": {

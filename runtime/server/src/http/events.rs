@@ -197,7 +197,7 @@ impl<'a> EventView<'a> {
             Event::RunCancelled { by, reason } | Event::Paused { by, reason } => {
                 Self { by: Some(by.to_string()), reason: reason.as_deref(), ..self }
             }
-            Event::Resumed { by } => Self { by: Some(by.to_string()), ..self },
+            Event::Resumed { by } | Event::LineLeft { by } => Self { by: Some(by.to_string()), ..self },
             Event::WaitBegan { until, .. } => Self { until: *until, ..self },
             Event::SignalReceived { name, payload, id, by } => Self {
                 by: Some(by.to_string()),
@@ -280,10 +280,15 @@ fn after(headers: &HeaderMap, from: &From) -> Result<Seq, Problem> {
     }
 }
 
+/// Whether the run has ended as far as the event is concerned.
 fn ends(event: &Event) -> bool {
     matches!(
         event,
-        Event::RunSucceeded { .. } | Event::RunFailed { .. } | Event::RunCancelled { .. } | Event::RunTimedOut
+        Event::RunSucceeded { .. }
+            | Event::RunFailed { .. }
+            | Event::RunCancelled { .. }
+            | Event::RunTimedOut
+            | Event::LineLeft { .. }
     )
 }
 

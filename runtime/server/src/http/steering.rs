@@ -249,6 +249,8 @@ fn rejected(id: RunId, rejection: &Rejection) -> Problem {
         Rejection::NotEnded => (409, "run_not_ended"),
         Rejection::NothingToRetry => (409, "nothing_to_retry"),
         Rejection::UnknownStep { .. } => (422, "unknown_step"),
+        Rejection::LineInUse => (409, "line_in_use"),
+        Rejection::NoLine => (409, "no_line"),
         Rejection::NotOwed(_) | Rejection::NotDue => (409, "rejected"),
     };
     Problem::new(status, code, format!("{id}: {rejection}")).about_run(id)

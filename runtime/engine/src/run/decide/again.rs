@@ -1,4 +1,4 @@
-//! Going on after the end: a retry of the same run from a step, and a fork into a new one.
+//! Going on after the end: a retry of the same run from a step, a fork into a new one, a place in an order given up.
 //!
 //! A step that runs again takes every step with it that needs it. Never changes what was recorded: outputs that are
 //! kept stay where they are in a retry and are copied by value into a fork.
@@ -10,7 +10,7 @@ use super::{Plan, unfit_key};
 use crate::access::Principal;
 use crate::event::{Event, KeptStep, Submission};
 use crate::id::{RunId, StepIndex};
-use crate::input::Rejection;
+use crate::input::{Input, Rejection};
 use crate::run::{Phase, Run, StepStatus};
 use crate::schema::SchemaError;
 use crate::time::Timestamp;
@@ -53,7 +53,8 @@ pub enum ForkError {
 
 impl Run {
     /// The first events of a new run that begins from a step of this one: submission, what is kept, and everything
-    /// that follows at once. The shard is chosen as at a submission. Steps beside the named one keep their outputs where they have ended and run where not.
+    /// that follows at once. The shard is chosen as at a submission. The new run comes from no record, whatever the
+    /// existing one came from: it stands in no order, and no result of it is sent. Steps beside the named one keep their outputs where they have ended and run where not.
     ///
     /// # Errors
     /// When the fork names what does not exist or has not ended, or its input does not fit.
@@ -65,6 +66,7 @@ impl Run {
             input: fork.input.unwrap_or_else(|| self.state.submission.input.clone()),
             trace: fork.trace,
             at: fork.at,
+            source: None,
             ..Submission::clone(&self.state.submission)
         };
         if let Some(schema) = &self.workflow.input_schema {
@@ -79,6 +81,19 @@ impl Run {
         plan.record(Event::Forked { from: self.id, by: fork.by, step, kept, outputs: outputs.into() });
         plan.advance();
         Ok((plan.run, plan.events))
+    }
+
+    /// What an input means for a run that has ended.
+    pub(super) fn after_the_end(&self, input: &Input) -> Result<Event, Rejection> {
+        match input {
+            Input::Retry { from, by } => {
+                let steps = self.steps_to_retry(from.as_deref())?;
+                Ok(Event::RunRetried { by: by.clone(), steps })
+            }
+            Input::LeaveLine { by } if self.state.holds_line() => Ok(Event::LineLeft { by: by.clone() }),
+            Input::LeaveLine { .. } => Err(Rejection::NoLine),
+            _ => Err(Rejection::Ended),
+        }
     }
 
     /// What a fork from a step keeps: the steps and, in their order, their outputs.
@@ -120,7 +135,7 @@ impl Run {
     }
 
     /// The steps that go back to pending when the run is retried.
-    pub(super) fn steps_to_retry(&self, from: Option<&str>) -> Result<Vec<StepIndex>, Rejection> {
+    fn steps_to_retry(&self, from: Option<&str>) -> Result<Vec<StepIndex>, Rejection> {
         let named = match from {
             None => None,
             Some(name) => match self.workflow.step(name) {
