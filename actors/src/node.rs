@@ -68,6 +68,8 @@ pub struct NodeParts {
     pub max_live: usize,
     /// Unfinished runs past which no more are taken.
     pub max_unfinished: u64,
+    /// Whether streams are taken: a node that no records can reach refuses them.
+    pub takes_streams: bool,
     /// Unfinished runs brought up per second after a start.
     pub recovery_per_second: u32,
     /// Whether it runs alone and claims every shard at its start; a node among others is given shards.
@@ -130,6 +132,7 @@ impl Node {
             entropy: Arc::clone(&parts.entropy),
             clock: parts.clock,
             max_unfinished: parts.max_unfinished,
+            takes_streams: parts.takes_streams,
             open: AtomicBool::new(true),
             peers: OnceLock::new(),
         });

@@ -65,6 +65,7 @@ pub struct Router {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) max_unfinished: u64,
+    pub(crate) takes_streams: bool,
     pub(crate) open: AtomicBool,
     /// The other nodes; none on a node that runs alone.
     pub(crate) peers: OnceLock<Arc<Peers>>,
@@ -372,6 +373,10 @@ impl Router {
         match definition {
             Definition::Model(model) => self.models.check(model)?,
             Definition::Index(index) => self.indexes.check(index)?,
+            Definition::Stream(_) if !self.takes_streams => {
+                let words = "this version reads no topics yet, so a stream would begin no runs: it is not kept";
+                return Err(Failure::new(FailureClass::Invalid, words).into());
+            }
             Definition::Workflow(_) | Definition::Schedule(_) | Definition::Stream(_) => {}
         }
         let outcome = self

@@ -143,6 +143,7 @@ async fn start(folder: &std::path::Path, artefacts: Arc<ArtefactCache>) -> Resul
         shards: 64,
         max_live: 20_000,
         max_unfinished: 100_000,
+        takes_streams: false,
         recovery_per_second: 500,
         alone: true,
         holds_models: true,

@@ -75,6 +75,7 @@ impl World {
             shards: 4,
             max_live,
             max_unfinished,
+            takes_streams: true,
             recovery_per_second: 10_000,
             alone: true,
             holds_models: true,

@@ -45,6 +45,7 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
         shards: settings.runs.shards,
         max_live: usize::try_from(settings.runs.max_live).unwrap_or(usize::MAX),
         max_unfinished: settings.runs.max_unfinished,
+        takes_streams: false,
         recovery_per_second: settings.runs.recovery_per_second,
         alone: settings.cluster.address.is_none(),
         holds_models: settings.cluster.roles().contains(&"models"),
