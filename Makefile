@@ -35,7 +35,7 @@ check: ## formatting, lints, and the rules of the house
 
 test: ## every test once, in minutes; SUITE=name for one suite
 	@$(BUILD) --message-format=json-render-diagnostics > $(TARGET)/build.jsonl
-	@tests/services/services run postgres redis -- $(TARGET)/debug/suites $(SUITE) $(TEST) < $(TARGET)/build.jsonl
+	@tests/services/services run postgres redis kafka -- $(TARGET)/debug/suites $(SUITE) $(TEST) < $(TARGET)/build.jsonl
 
 test-full: ## the long forms: 25 kills instead of 5, ten times as many seeds, more random cases
 	@MOTET_TEST_FULL=1 PROPTEST_CASES=4096 $(MAKE) --no-print-directory test
