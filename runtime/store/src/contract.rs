@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a broken promise ends the test that runs the check")]
 
 mod admission;
+mod ingest;
 mod journal;
 mod keeping;
 mod lease;
+mod line;
 mod outbox;
 mod query;
 mod redis_server;
@@ -54,7 +56,14 @@ checks! {
         the_newest_definition_is_current, ended_runs_are_forgotten, keys_outlive_their_runs_until_they_expire,
         epochs_only_grow, a_closed_store_refuses_writes;
     outbox: records_come_back_in_the_order_of_commits, a_refused_write_leaves_no_record,
-        only_the_owner_forgets_records, positions_are_never_given_twice, many_writers_leave_no_gap;
+        only_the_owner_forgets_records, positions_are_never_given_twice, many_writers_leave_no_gap,
+        records_are_forgotten_one_by_one, outboxes_are_told_apart;
+    ingest: a_claim_begins_a_partition_and_fences_the_one_before, what_records_became_is_kept_at_once_or_not_at_all,
+        a_position_is_compared_and_set, a_run_that_is_there_is_not_begun_again, a_new_generation_is_another_reading,
+        barren_claims_are_counted_until_there_is_progress, operators_steer_whoever_owns,
+        dead_letters_are_found_and_settled_once, dead_letters_wait_to_be_sent, of_two_owners_only_the_last_writes,
+        partitions_do_not_get_in_each_others_way, what_no_store_keeps_is_told_beforehand;
+    line: the_first_of_a_line_is_known, a_failure_keeps_its_place_until_it_is_left;
     lease: one_leads_at_a_time, terms_only_rise, a_leader_prolongs_its_lease, of_many_one_wins,
         a_lease_that_nearly_ended_can_be_taken, of_many_usurpers_each_has_its_term,
         every_boot_has_its_number, a_fenced_node_writes_no_more, a_new_boot_fences_the_one_before,
@@ -95,7 +104,7 @@ fn entry(seq: u64, count: u32, millis: i64) -> Entry {
 }
 
 fn head(state: HeadState) -> HeadChange {
-    HeadChange { state, wake_at: None }
+    HeadChange { state, wake_at: None, leaves_line: false }
 }
 
 /// An admission as of the time in its id.
@@ -110,6 +119,8 @@ fn admission(run: RunId) -> Admission {
         entry: entry(1, 1, millis),
         head: head(HeadState::Pending),
         idempotency: None,
+        outbox: vec![],
+        line: None,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use motet_engine::id::{Epoch, RunId, Seq, ShardId};
 
-use crate::port::Incarnation;
+use crate::port::{Incarnation, PartitionKey};
 
 /// What the caller can do about an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +35,26 @@ pub enum StoreError {
     /// The node that writes was declared dead, or its boot is unknown: it must stop and register again.
     #[error("{0} is fenced: the node must stop its work and register again")]
     IncarnationFenced(Incarnation),
+    /// The partition was claimed by another owner, or sent elsewhere: the writer must stop reading it.
+    #[error("{key} is owned under epoch {current}, the write carried epoch {carried}")]
+    PartitionFenced {
+        /// The partition.
+        key: Box<PartitionKey>,
+        /// Epoch that the write carried.
+        carried: Epoch,
+        /// Epoch of the present owner; 0 when the partition is not known.
+        current: Epoch,
+    },
+    /// The position of the partition is not the one that the write goes on from: the writer's picture of it is wrong.
+    #[error("{key} stands at {}, the write went on from offset {seen}", position(.next))]
+    OffsetGap {
+        /// The partition.
+        key: Box<PartitionKey>,
+        /// The position that the write went on from.
+        seen: i64,
+        /// The position that is durable, when there is one.
+        next: Option<i64>,
+    },
     /// The event number is taken: the writer's picture of the run is stale and must be loaded again.
     #[error("event {seq} of {run} is already recorded")]
     SeqTaken {
@@ -73,17 +93,24 @@ pub enum StoreError {
     Refused(String),
 }
 
+fn position(next: &Option<i64>) -> String {
+    next.map_or_else(|| "no offset yet".to_owned(), |next| format!("offset {next}"))
+}
+
 impl StoreError {
     /// What the caller can do about it.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Fenced { .. } | Self::IncarnationFenced(_) => ErrorClass::Fenced,
+            Self::Fenced { .. } | Self::IncarnationFenced(_) | Self::PartitionFenced { .. } => ErrorClass::Fenced,
             Self::Busy => ErrorClass::Busy,
             Self::Storage(_) | Self::Closed => ErrorClass::Retryable,
-            Self::SeqTaken { .. } | Self::UnknownRun(_) | Self::InUse { .. } | Self::Corrupt(_) | Self::Refused(_) => {
-                ErrorClass::Permanent
-            }
+            Self::SeqTaken { .. }
+            | Self::OffsetGap { .. }
+            | Self::UnknownRun(_)
+            | Self::InUse { .. }
+            | Self::Corrupt(_)
+            | Self::Refused(_) => ErrorClass::Permanent,
         }
     }
 }

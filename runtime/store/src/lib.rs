@@ -12,6 +12,7 @@ pub mod contract;
 mod error;
 mod headers;
 pub mod memory;
+mod partition_rules;
 pub mod port;
 pub mod postgres;
 pub mod redis;

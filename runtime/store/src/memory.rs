@@ -4,10 +4,12 @@
 //! construction: this is the reference against which the other implementations are read. Used by tests, by the
 //! simulation and by a server that was told to keep nothing.
 
+mod ingest;
 mod lease;
 mod state;
 mod volatile;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +36,8 @@ pub struct MemoryStore {
     closed: AtomicBool,
     /// Time since some beginning, for leases.
     clock: Box<dyn Fn() -> Duration + Send + Sync>,
+    /// Tells its outboxes from those of other stores.
+    origin: String,
 }
 
 impl Default for MemoryStore {
@@ -54,7 +58,10 @@ impl MemoryStore {
     /// goes back: for simulations.
     #[must_use]
     pub fn with_clock(clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
-        Self { state: Mutex::default(), closed: AtomicBool::new(false), clock: Box::new(clock) }
+        // Keyed by random numbers of the process, so that one that begins anew is another store.
+        let drawn = |half: u8| RandomState::new().hash_one(half);
+        let origin = format!("{:016x}{:016x}", drawn(0), drawn(1));
+        Self { state: Mutex::default(), closed: AtomicBool::new(false), clock: Box::new(clock), origin }
     }
 
     fn read(&self) -> MutexGuard<'_, State> {
@@ -102,6 +109,14 @@ impl RunStore for MemoryStore {
 
     async fn unfinished(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunId>, StoreError> {
         Ok(self.read().unfinished(shard, after, limit as usize))
+    }
+
+    async fn lines(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunHead>, StoreError> {
+        Ok(self.read().lines(shard, after, limit as usize))
+    }
+
+    async fn line_head(&self, shard: ShardId, line: [u8; 16]) -> Result<Option<RunHead>, StoreError> {
+        Ok(self.read().line_head(shard, line))
     }
 
     async fn counts(&self) -> Result<Vec<(HeadState, u64)>, StoreError> {
@@ -213,8 +228,16 @@ impl OutboxStore for MemoryStore {
         Ok(self.read().outbox(shard, after, limit as usize))
     }
 
-    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
-        self.write()?.outbox_done(shard, epoch, up_to)
+    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, positions: &[u64]) -> Result<(), StoreError> {
+        self.write()?.outbox_done(shard, epoch, positions)
+    }
+
+    async fn outbox_rows(&self, at_most: u64) -> Result<u64, StoreError> {
+        Ok(self.read().outbox_rows().min(at_most))
+    }
+
+    async fn outbox_origin(&self) -> Result<String, StoreError> {
+        Ok(self.origin.clone())
     }
 }
 

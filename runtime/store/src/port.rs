@@ -3,6 +3,8 @@
 //! Entries are bytes here: what they mean is the codec's and the engine's affair. Every write of a run carries its
 //! shard and epoch and is conditional on them. Implemented by `memory`, `sqlite` and `postgres`; used by the actors.
 
+mod ingest;
+mod keeping;
 mod lease;
 mod outbox;
 mod shard;
@@ -12,9 +14,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
 use motet_engine::time::Timestamp;
-use motet_engine::value::BlobRef;
 
 use crate::StoreError;
+pub use ingest::{
+    DeadLetter, DeadPlace, DeadQuery, DeadState, Ingest, IngestStore, Line, PartitionKey, PartitionRow, Steer,
+};
+pub use keeping::{BlobStore, DefinitionKind, DefinitionStore, PutOutcome, StoredDefinition};
 pub use lease::{Incarnation, Leader, LeaseStore, LiveNode, Term};
 pub use outbox::{OutboxRecord, OutboxRow, OutboxStore};
 pub use shard::{Assignment, MapVersion, ShardOwner, ShardRow, ShardStore};
@@ -85,6 +90,9 @@ pub struct HeadChange {
     pub state: HeadState,
     /// When the run wants to be woken although nothing else happens.
     pub wake_at: Option<Timestamp>,
+    /// Whether the run leaves its line, and for good. One that ends as succeeded or cancelled always does; one that
+    /// failed or timed out stays until it is told to leave.
+    pub leaves_line: bool,
 }
 
 /// The key under which a client may repeat a submission, and what it was for.
@@ -117,6 +125,11 @@ pub struct Admission {
     pub head: HeadChange,
     /// The client's key for repeating safely.
     pub idempotency: Option<IdempotencyKey>,
+    /// Records that leave the system because of the first entry; they are kept exactly when the run is new. Their
+    /// positions are given out without comparing an epoch: any node may admit.
+    pub outbox: Vec<OutboxRow>,
+    /// The run's place in an order, when it has one.
+    pub line: Option<Line>,
 }
 
 /// What became of an admission.
@@ -179,6 +192,8 @@ pub struct RunHead {
     pub finished_at: Option<Timestamp>,
     /// When it wants to be woken.
     pub wake_at: Option<Timestamp>,
+    /// Its place in an order, as long as it holds one.
+    pub line: Option<Line>,
 }
 
 /// Everything needed to bring a run back: head, newest readable snapshot, entries after it in order.
@@ -207,6 +222,8 @@ pub struct RunQuery {
     pub created_from: Option<Timestamp>,
     /// Only runs created before this time.
     pub created_before: Option<Timestamp>,
+    /// Only runs that ended and still hold a place in a line.
+    pub holding: bool,
     /// Only runs older than this one: the cursor of the page before.
     pub before: Option<RunId>,
     /// At most this many, 1 to 1,000.
@@ -224,6 +241,7 @@ impl RunQuery {
             tag: None,
             created_from: None,
             created_before: None,
+            holding: false,
             before: None,
             limit,
         }
@@ -257,11 +275,18 @@ pub trait RunStore: Send + Sync + 'static {
     /// Runs of a shard that have not ended and are not waiting or paused, oldest first, after `after`.
     async fn unfinished(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunId>, StoreError>;
 
+    /// Runs of a shard that hold a place in a line, whatever their state, oldest first, after `after`.
+    async fn lines(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunHead>, StoreError>;
+
+    /// The run with the smallest place of those of a shard that hold one in a line, whatever its state.
+    async fn line_head(&self, shard: ShardId, line: [u8; 16]) -> Result<Option<RunHead>, StoreError>;
+
     /// Number of runs by state, over all namespaces.
     async fn counts(&self) -> Result<Vec<(HeadState, u64)>, StoreError>;
 
-    /// Forgets runs that ended before `ended_before` with all that belongs to them, and idempotency keys that
-    /// expired before `now`; at most `limit` runs. Returns how many runs went.
+    /// Forgets runs that ended before `ended_before` with all that belongs to them, unless they hold a place in a line;
+    /// idempotency keys that expired before `now`; and dead letters that are settled and were read before
+    /// `ended_before`, a bounded number of them. At most `limit` runs. Returns how many runs went.
     async fn retain(&self, ended_before: Timestamp, now: Timestamp, limit: u32) -> Result<u64, StoreError>;
 }
 
@@ -274,83 +299,6 @@ pub trait TimerStore: Send + Sync + 'static {
 
     /// The earliest `wake_at` of a shard.
     async fn next_wake(&self, shard: ShardId) -> Result<Option<Timestamp>, StoreError>;
-}
-
-/// Which kind of definition a stored document is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-#[repr(u8)]
-pub enum DefinitionKind {
-    /// A workflow.
-    Workflow = 0,
-    /// A model.
-    Model = 1,
-    /// A vector index.
-    Index = 2,
-    /// A schedule; its version counts how often it was changed.
-    Schedule = 3,
-    /// A stream; its version counts how often it was changed.
-    Stream = 4,
-}
-
-/// A stored definition.
-#[derive(Clone, PartialEq, Debug)]
-pub struct StoredDefinition {
-    /// Kind of the definition.
-    pub kind: DefinitionKind,
-    /// Tenant.
-    pub namespace: Namespace,
-    /// Name.
-    pub name: Name,
-    /// Version.
-    pub version: String,
-    /// The document.
-    pub document: serde_json::Value,
-    /// When this version was first put.
-    pub created_at: Timestamp,
-}
-
-/// What became of a definition that was put.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PutOutcome {
-    /// This version is new.
-    Created,
-    /// This version is there with equal content.
-    Unchanged,
-    /// This version is there with other content; nothing was changed.
-    Conflict,
-}
-
-/// Definitions: immutable per version, the newest put is the current one.
-#[async_trait]
-pub trait DefinitionStore: Send + Sync + 'static {
-    /// Stores a version unless it is there.
-    async fn put_definition(&self, definition: StoredDefinition) -> Result<PutOutcome, StoreError>;
-
-    /// Reads one version, or the newest when none is named.
-    async fn definition(
-        &self,
-        kind: DefinitionKind,
-        namespace: &Namespace,
-        name: &Name,
-        version: Option<&str>,
-    ) -> Result<Option<StoredDefinition>, StoreError>;
-
-    /// The newest version of every definition of a kind, by name; of all namespaces when none is given.
-    async fn definitions(
-        &self,
-        kind: DefinitionKind,
-        namespace: Option<&Namespace>,
-    ) -> Result<Vec<StoredDefinition>, StoreError>;
-}
-
-/// Large values by the digest of their bytes. Putting the same bytes twice keeps them once.
-#[async_trait]
-pub trait BlobStore: Send + Sync + 'static {
-    /// Makes bytes durable under their SHA-256, as used by `run`; they are forgotten with the last run that uses them.
-    async fn put_blob(&self, run: RunId, data: Bytes) -> Result<BlobRef, StoreError>;
-
-    /// Reads bytes back; checks their digest.
-    async fn blob(&self, blob: BlobRef) -> Result<Option<Bytes>, StoreError>;
 }
 
 /// Whether the store can be written, and how its writer does.
@@ -370,7 +318,9 @@ pub struct StoreHealth {
 
 /// Everything that a node remembers, behind one object.
 #[async_trait]
-pub trait Store: RunStore + TimerStore + ShardStore + DefinitionStore + BlobStore + OutboxStore + LeaseStore {
+pub trait Store:
+    RunStore + TimerStore + ShardStore + DefinitionStore + BlobStore + OutboxStore + LeaseStore + IngestStore
+{
     /// How the store does.
     fn health(&self) -> StoreHealth;
 

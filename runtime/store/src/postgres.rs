@@ -1,7 +1,7 @@
 //! Everything that several nodes remember together, in a PostgreSQL database.
 //!
-//! Two connections write, behind queues and writers that commit many writes in one statement; small pools read and do
-//! the rest. Every write of a run is compared with its shard's epoch in the statement that writes it, under a lock on
+//! Two connections write, behind queues and writers that commit many writes in one statement; two more take records in;
+//! small pools read and do the rest. Every write of a run is compared with its shard's epoch in the statement that writes it, under a lock on
 //! the shard's row. Never answers a write before its commit, and never guesses about a commit whose answer was lost:
 //! it reads back. Used by servers that share their runs, or that keep them away from their own disk.
 //!
@@ -11,6 +11,7 @@
 mod batch;
 mod definition;
 mod fullness;
+mod ingest;
 mod key;
 mod lease;
 mod link;
@@ -50,6 +51,7 @@ use crate::port::{
     ShardRow, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
 };
 use crate::{StoreError, check};
+use ingest::{LANES, Lanes};
 pub use options::PostgresOptions;
 use queue::{Op, Outcome, Queue, Status, WRITERS};
 use retention::Horizon;
@@ -58,6 +60,10 @@ use writer::Writer;
 /// Connections for leases, shards, definitions and forgetting, apart from the readers: a long list must not cost a node
 /// its lease, nor must one that forgets and one that waits for a shard.
 const CONTROLS: u32 = 3;
+
+/// Connections for partitions that change hands or are steered, apart from the controls: a claim waits for the ingest
+/// of a process that is frozen, and must not cost this node its lease meanwhile.
+const STREAMS: u32 = 2;
 
 /// Longest wait for a free connection of a pool.
 const POOL_WAIT: Duration = Duration::from_secs(5);
@@ -74,6 +80,8 @@ pub struct PostgresStore {
     queue: Queue,
     readers: PgPool,
     controls: PgPool,
+    streams: PgPool,
+    lanes: Lanes,
     /// Where this store counts runs by state when it forgets them.
     slot: i32,
 }
@@ -115,7 +123,10 @@ impl PostgresStore {
             });
         }
         let (readers, controls) = (pool(&options, options.readers), pool(&options, CONTROLS));
-        Ok(Arc::new(Self { queue, readers, controls, slot: slot + WRITERS as i32 }))
+        let streams = pool(&options, STREAMS);
+        let slot = slot + WRITERS as i32;
+        let lanes = Lanes::new(&options, &queue.status, slot + 1);
+        Ok(Arc::new(Self { queue, readers, controls, streams, lanes, slot }))
     }
 
     fn open_controls(&self) -> Result<&PgPool, StoreError> {
@@ -127,7 +138,7 @@ impl PostgresStore {
 /// only make them wait for each other.
 fn free_slot() -> i32 {
     let draw = RandomState::new().build_hasher().finish() % (1 << 20);
-    i32::try_from(draw).unwrap_or_default() * (WRITERS as i32 + 1)
+    i32::try_from(draw).unwrap_or_default() * (WRITERS as i32 + 1 + LANES as i32)
 }
 
 fn pool(options: &Arc<PostgresOptions>, connections: u32) -> PgPool {
@@ -186,6 +197,14 @@ impl RunStore for PostgresStore {
 
     async fn unfinished(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunId>, StoreError> {
         reader::unfinished(&self.readers, shard, after, limit).await
+    }
+
+    async fn lines(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunHead>, StoreError> {
+        reader::lines(&self.readers, shard, after, limit).await
+    }
+
+    async fn line_head(&self, shard: ShardId, line: [u8; 16]) -> Result<Option<RunHead>, StoreError> {
+        reader::line_head(&self.readers, shard, line).await
     }
 
     async fn counts(&self) -> Result<Vec<(HeadState, u64)>, StoreError> {
@@ -297,8 +316,16 @@ impl OutboxStore for PostgresStore {
         outbox::read(&self.readers, shard, after, limit).await
     }
 
-    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
-        outbox::forget(self.open_controls()?, shard, epoch, up_to).await
+    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, positions: &[u64]) -> Result<(), StoreError> {
+        outbox::forget(self.open_controls()?, shard, epoch, positions).await
+    }
+
+    async fn outbox_rows(&self, at_most: u64) -> Result<u64, StoreError> {
+        outbox::rows(&self.readers, at_most).await
+    }
+
+    async fn outbox_origin(&self) -> Result<String, StoreError> {
+        outbox::origin(&self.readers).await
     }
 }
 
@@ -362,6 +389,8 @@ impl Store for PostgresStore {
         let closed = self.queue.close().await;
         self.readers.close().await;
         self.controls.close().await;
+        self.streams.close().await;
+        self.lanes.close().await;
         closed
     }
 }

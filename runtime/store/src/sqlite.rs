@@ -11,6 +11,7 @@
 mod batch;
 mod connection;
 mod definition;
+mod ingest;
 mod lease;
 mod lock;
 mod outbox;
@@ -166,6 +167,14 @@ impl RunStore for SqliteStore {
         reader::unfinished(&self.readers, shard, after, limit).await
     }
 
+    async fn lines(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunHead>, StoreError> {
+        reader::lines(&self.readers, shard, after, limit).await
+    }
+
+    async fn line_head(&self, shard: ShardId, line: [u8; 16]) -> Result<Option<RunHead>, StoreError> {
+        reader::line_head(&self.readers, shard, line).await
+    }
+
     async fn counts(&self) -> Result<Vec<(HeadState, u64)>, StoreError> {
         reader::counts(&self.readers).await
     }
@@ -295,8 +304,17 @@ impl OutboxStore for SqliteStore {
         outbox::read(&self.readers, shard, after, limit).await
     }
 
-    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
-        self.queue.write(Op::OutboxDone { shard, epoch, up_to }).await.map(drop)
+    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, positions: &[u64]) -> Result<(), StoreError> {
+        let positions = positions.to_vec();
+        self.queue.write(Op::OutboxDone { shard, epoch, positions }).await.map(drop)
+    }
+
+    async fn outbox_rows(&self, at_most: u64) -> Result<u64, StoreError> {
+        outbox::rows(&self.readers, at_most).await
+    }
+
+    async fn outbox_origin(&self) -> Result<String, StoreError> {
+        outbox::origin(&self.readers).await
     }
 }
 

@@ -147,7 +147,7 @@ impl Node {
         let Some(epoch) = self.epoch(id.shard()) else { return };
         self.begin(async move {
             let result = async {
-                let new = NewRun::prepare(&*parts.store, run, events, key, false).await?;
+                let new = NewRun::prepare(&parts, run, events, key, false).await?;
                 let (admitted, driver) = new.admit(&parts, epoch).await?;
                 Ok((admitted, Box::new(driver)))
             };
@@ -295,6 +295,10 @@ impl Node {
         if driver.run().phase().is_end() {
             self.live.remove(&run);
             return;
+        }
+        // Nobody stands before it: every line has one run.
+        if driver.run().state().in_line && !live.inbox.contains(&Input::LineReached) {
+            live.inbox.push_front(Input::LineReached);
         }
         for command in driver.take_unsent() {
             if let Command::Call { id, work, timeout } = command {

@@ -1,7 +1,7 @@
 //! What a simulated node sees of the store: the port, with every request going through the disk's gate.
 //!
 //! Decides nothing: the world settles the fate of each request. Definitions never change during a simulation and are
-//! read at once; leases, shards that move and the outbox are not part of it. Used by the simulated nodes.
+//! read at once; leases, shards that move, the outbox and streams are not part of it. Used by the simulated nodes.
 
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -14,9 +14,10 @@ use motet_engine::time::Timestamp;
 use motet_engine::value::BlobRef;
 use motet_store::StoreError;
 use motet_store::port::{
-    Admission, Admitted, Append, Assignment, BlobStore, DefinitionKind, DefinitionStore, Entry, HeadState, Incarnation,
-    Leader, LeaseStore, LiveNode, MapVersion, OutboxRecord, OutboxStore, PutOutcome, RunHead, RunQuery, RunStore,
-    ShardRow, ShardStore, Snapshot, Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
+    Admission, Admitted, Append, Assignment, BlobStore, DeadLetter, DeadQuery, DeadState, DefinitionKind,
+    DefinitionStore, Entry, HeadState, Incarnation, Ingest, IngestStore, Leader, LeaseStore, LiveNode, MapVersion,
+    OutboxRecord, OutboxStore, PartitionKey, PartitionRow, PutOutcome, RunHead, RunQuery, RunStore, ShardRow,
+    ShardStore, Snapshot, Steer, Store, StoreHealth, StoredDefinition, StoredRun, Term, TimerStore,
 };
 
 use super::disk::{Boot, Disk, Request, at_once};
@@ -87,6 +88,14 @@ impl RunStore for GatedStore {
     async fn unfinished(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunId>, StoreError> {
         let what = format!("unfinished of {shard}");
         self.ask(what, false, move |disk| at_once(disk.memory.unfinished(shard, after, limit))).await
+    }
+
+    async fn lines(&self, shard: ShardId, after: Option<RunId>, limit: u32) -> Result<Vec<RunHead>, StoreError> {
+        self.disk.memory.lines(shard, after, limit).await
+    }
+
+    async fn line_head(&self, shard: ShardId, line: [u8; 16]) -> Result<Option<RunHead>, StoreError> {
+        self.disk.memory.line_head(shard, line).await
     }
 
     async fn counts(&self) -> Result<Vec<(HeadState, u64)>, StoreError> {
@@ -192,8 +201,16 @@ impl OutboxStore for GatedStore {
         self.disk.memory.outbox(shard, after, limit).await
     }
 
-    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
-        self.disk.memory.outbox_done(shard, epoch, up_to).await
+    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, positions: &[u64]) -> Result<(), StoreError> {
+        self.disk.memory.outbox_done(shard, epoch, positions).await
+    }
+
+    async fn outbox_rows(&self, at_most: u64) -> Result<u64, StoreError> {
+        self.disk.memory.outbox_rows(at_most).await
+    }
+
+    async fn outbox_origin(&self) -> Result<String, StoreError> {
+        self.disk.memory.outbox_origin().await
     }
 }
 
@@ -243,6 +260,108 @@ impl LeaseStore for GatedStore {
 
     async fn live(&self) -> Result<Vec<LiveNode>, StoreError> {
         self.disk.memory.live().await
+    }
+}
+
+#[async_trait]
+impl IngestStore for GatedStore {
+    async fn claim_partition(
+        &self,
+        key: &PartitionKey,
+        owner: &str,
+        now: Timestamp,
+    ) -> Result<PartitionRow, StoreError> {
+        self.disk.memory.claim_partition(key, owner, now).await
+    }
+
+    async fn begin_partition(
+        &self,
+        key: &PartitionKey,
+        epoch: Epoch,
+        origin: &str,
+        next: i64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.disk.memory.begin_partition(key, epoch, origin, next, now).await
+    }
+
+    async fn ingest(&self, ingest: Ingest) -> Result<Vec<Admitted>, StoreError> {
+        self.disk.memory.ingest(ingest).await
+    }
+
+    async fn release_partition(&self, key: &PartitionKey, epoch: Epoch, now: Timestamp) -> Result<(), StoreError> {
+        self.disk.memory.release_partition(key, epoch, now).await
+    }
+
+    async fn forgive_partition(&self, key: &PartitionKey, epoch: Epoch, now: Timestamp) -> Result<(), StoreError> {
+        self.disk.memory.forgive_partition(key, epoch, now).await
+    }
+
+    async fn trouble_partition(
+        &self,
+        key: &PartitionKey,
+        epoch: Epoch,
+        trouble: Option<String>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.disk.memory.trouble_partition(key, epoch, trouble, now).await
+    }
+
+    async fn steer_partition(
+        &self,
+        key: &PartitionKey,
+        steer: Steer,
+        now: Timestamp,
+    ) -> Result<Option<PartitionRow>, StoreError> {
+        self.disk.memory.steer_partition(key, steer, now).await
+    }
+
+    async fn partitions(
+        &self,
+        namespace: Option<&Namespace>,
+        stream: Option<&Name>,
+    ) -> Result<Vec<PartitionRow>, StoreError> {
+        self.disk.memory.partitions(namespace, stream).await
+    }
+
+    async fn partition(&self, key: &PartitionKey) -> Result<Option<PartitionRow>, StoreError> {
+        self.disk.memory.partition(key).await
+    }
+
+    async fn dead_letters(&self, query: &DeadQuery) -> Result<Vec<DeadLetter>, StoreError> {
+        self.disk.memory.dead_letters(query).await
+    }
+
+    async fn dead_letter(
+        &self,
+        key: &PartitionKey,
+        generation: u32,
+        offset: i64,
+    ) -> Result<Option<DeadLetter>, StoreError> {
+        self.disk.memory.dead_letter(key, generation, offset).await
+    }
+
+    async fn settle_dead_letter(
+        &self,
+        key: &PartitionKey,
+        generation: u32,
+        offset: i64,
+        state: DeadState,
+    ) -> Result<bool, StoreError> {
+        self.disk.memory.settle_dead_letter(key, generation, offset, state).await
+    }
+
+    async fn unsent_dead_letters(&self, key: &PartitionKey, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
+        self.disk.memory.unsent_dead_letters(key, limit).await
+    }
+
+    async fn dead_letters_sent(
+        &self,
+        key: &PartitionKey,
+        epoch: Epoch,
+        offsets: &[(u32, i64)],
+    ) -> Result<(), StoreError> {
+        self.disk.memory.dead_letters_sent(key, epoch, offsets).await
     }
 }
 

@@ -114,7 +114,8 @@ fn record(number: usize) -> Source {
         offset: i64::try_from(number).unwrap(),
         timestamp: None,
         key: Some(Bytes::from_static(b"ada")),
-        order: Some([7; 16]),
+        // Each in a line of its own, which it is the first of.
+        order: Some((number as u128).to_be_bytes()),
         reply: vec![("correlation-id".into(), None)],
         event: None,
     }

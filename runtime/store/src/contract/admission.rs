@@ -22,6 +22,7 @@ pub(super) async fn an_admitted_run_can_be_read(store: Arc<dyn Store>) {
         created_at: new.entry.at,
         finished_at: None,
         wake_at: None,
+        line: None,
     };
     assert_eq!(store.head(new.run).await.unwrap(), Some(head.clone()));
     let loaded = store.load(new.run, false).await.unwrap().unwrap();

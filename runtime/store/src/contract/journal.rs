@@ -97,8 +97,8 @@ pub(super) async fn a_claim_fences_what_comes_after_it(store: Arc<dyn Store>) {
 
 pub(super) async fn heads_follow_appends(store: Arc<dyn Store>) {
     let (run, epoch) = owned_run(&store).await;
-    let waiting = HeadChange { state: HeadState::Waiting, wake_at: Some(at(500)) };
-    let ended = HeadChange { state: HeadState::Failed, wake_at: Some(at(900)) };
+    let waiting = HeadChange { state: HeadState::Waiting, wake_at: Some(at(500)), leaves_line: false };
+    let ended = HeadChange { state: HeadState::Failed, wake_at: Some(at(900)), leaves_line: false };
     let steps = [
         (Some(waiting), (HeadState::Waiting, Some(at(500)), None)),
         (None, (HeadState::Waiting, Some(at(500)), None)),

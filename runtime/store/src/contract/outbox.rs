@@ -17,6 +17,7 @@ fn row(number: u8) -> OutboxRow {
         key: number.is_multiple_of(2).then(|| Bytes::from(vec![number])),
         headers: (0..number % 3).map(|place| (format!("h{place}"), Bytes::from(vec![place, 0, 255]))).collect(),
         payload: Bytes::from(vec![number; usize::from(number)]),
+        transactional: number % 4 > 1,
     }
 }
 
@@ -62,19 +63,56 @@ pub(super) async fn only_the_owner_forgets_records(store: Arc<dyn Store>) {
     let (run, old) = owned_run(&store).await;
     let outbox = (0..5).map(row).collect();
     store.append(Append { outbox, ..append(run, old, entry(2, 1, 1)) }).await.unwrap();
-    store.outbox_done(SHARD, old, 2).await.unwrap();
+    store.outbox_done(SHARD, old, &[1, 2]).await.unwrap();
     let left = async || {
         let left = store.outbox(SHARD, 0, 9).await.unwrap();
         left.iter().map(|record| record.position).collect::<Vec<_>>()
     };
     assert_eq!(left().await, [3, 4, 5]);
     let new = store.claim(SHARD, "another").await.unwrap();
-    let fenced = store.outbox_done(SHARD, old, 5).await;
+    let fenced = store.outbox_done(SHARD, old, &[3, 4, 5]).await;
     assert!(matches!(fenced, Err(StoreError::Fenced { current, .. }) if current == new), "{fenced:?}");
     assert_eq!(left().await, [3, 4, 5]);
-    store.outbox_done(SHARD, new, 4).await.unwrap();
-    store.outbox_done(SHARD, new, 4).await.unwrap();
+    store.outbox_done(SHARD, new, &[3, 4]).await.unwrap();
+    store.outbox_done(SHARD, new, &[3, 4]).await.unwrap();
     assert_eq!(left().await, [5]);
+}
+
+pub(super) async fn records_are_forgotten_one_by_one(store: Arc<dyn Store>) {
+    let (run, epoch) = owned_run(&store).await;
+    let other = run_at(0, ShardId(8));
+    store.admit(admission(other)).await.unwrap();
+    let beside = store.claim(ShardId(8), "owner").await.unwrap();
+    for (run, epoch) in [(run, epoch), (other, beside)] {
+        let outbox = (0..6).map(row).collect();
+        store.append(Append { outbox, ..append(run, epoch, entry(2, 1, 1)) }).await.unwrap();
+    }
+    let left = async |shard| {
+        let left = store.outbox(shard, 0, 9).await.unwrap();
+        left.iter().map(|record| record.position).collect::<Vec<_>>()
+    };
+    let cases: [(&[u64], &[u64]); 5] = [
+        (&[], &[1, 2, 3, 4, 5, 6]),
+        (&[2, 5], &[1, 3, 4, 6]),
+        (&[5, 7, u64::MAX], &[1, 3, 4, 6]),
+        (&[6, 1], &[3, 4]),
+        (&[3, 4], &[]),
+    ];
+    for (positions, expected) in cases {
+        store.outbox_done(SHARD, epoch, positions).await.unwrap();
+        assert_eq!(left(SHARD).await, expected, "after {positions:?}");
+        let all = expected.len() as u64 + 6;
+        for (at_most, counted) in [(0, 0), (3, 3), (all, all), (u64::MAX, all)] {
+            assert_eq!(store.outbox_rows(at_most).await.unwrap(), counted, "at most {at_most}");
+        }
+    }
+    assert_eq!(left(ShardId(8)).await, [1, 2, 3, 4, 5, 6], "the other shard's stay");
+}
+
+pub(super) async fn outboxes_are_told_apart(store: Arc<dyn Store>) {
+    let origin = store.outbox_origin().await.unwrap();
+    assert!(origin.len() == 32 && origin.bytes().all(|digit| digit.is_ascii_hexdigit()), "{origin}");
+    assert_eq!(store.outbox_origin().await.unwrap(), origin);
 }
 
 pub(super) async fn positions_are_never_given_twice(store: Arc<dyn Store>) {
@@ -82,7 +120,7 @@ pub(super) async fn positions_are_never_given_twice(store: Arc<dyn Store>) {
     for seq in 2..=4 {
         store.append(Append { outbox: vec![row(9)], ..append(run, epoch, entry(seq, 1, 1)) }).await.unwrap();
         assert_eq!(store.outbox(SHARD, 0, 9).await.unwrap()[0].position, seq - 1);
-        store.outbox_done(SHARD, epoch, seq).await.unwrap();
+        store.outbox_done(SHARD, epoch, &[seq - 1]).await.unwrap();
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn unfinished_runs_are_found_by_shard(store: Arc<dyn Store>) {
 }
 
 pub(super) async fn due_runs_are_found_in_order(store: Arc<dyn Store>) {
-    let wake = |millis| HeadChange { state: HeadState::Waiting, wake_at: Some(at(millis)) };
+    let wake = |millis| HeadChange { state: HeadState::Waiting, wake_at: Some(at(millis)), leaves_line: false };
     let (late, early, other) = (run_at(1, SHARD), run_at(2, SHARD), run_at(3, ShardId(8)));
     assert_eq!(store.next_wake(SHARD).await.unwrap(), None);
     for (run, millis) in [(late, 300), (early, 200), (other, 100)] {

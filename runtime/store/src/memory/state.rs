@@ -10,10 +10,12 @@ use motet_engine::id::{Epoch, Name, Namespace, RunId, Seq, ShardId};
 use motet_engine::time::Timestamp;
 use motet_engine::value::BlobRef;
 
+use super::ingest::Streams;
 use super::lease::Leases;
 use crate::port::{
     Admission, Admitted, Append, Assignment, DefinitionKind, Entry, HeadChange, HeadState, IdempotencyKey, Incarnation,
-    OutboxRecord, PutOutcome, RunHead, RunQuery, ShardRow, Snapshot, StoreHealth, StoredDefinition, StoredRun, Term,
+    OutboxRecord, OutboxRow, PutOutcome, RunHead, RunQuery, ShardRow, Snapshot, StoreHealth, StoredDefinition,
+    StoredRun, Term,
 };
 use crate::shard_map::{self, ShardMap};
 use crate::{StoreError, check};
@@ -25,6 +27,8 @@ pub(super) struct State {
     wakes: BTreeSet<(ShardId, Timestamp, RunId)>,
     /// Runs that must be brought back when their shard changes hands.
     live: BTreeSet<(ShardId, RunId)>,
+    /// Runs that hold a place in a line.
+    lines: BTreeSet<(ShardId, RunId)>,
     keys: HashMap<(Namespace, String), (IdempotencyKey, RunId)>,
     pub(super) shards: ShardMap,
     definitions: Vec<StoredDefinition>,
@@ -33,6 +37,7 @@ pub(super) struct State {
     /// The last position of each shard that was given out.
     positions: HashMap<ShardId, u64>,
     pub(super) leases: Leases,
+    pub(super) streams: Streams,
     pub(super) health: StoreHealth,
 }
 
@@ -56,19 +61,32 @@ impl Kept {
 
 impl State {
     pub(super) fn admit(&mut self, admission: Admission) -> Result<Admitted, StoreError> {
-        let Admission { run, namespace, workflow, version, tags, entry, head, idempotency } = admission;
-        if let Some(key) = &idempotency {
-            let kept = self.keys.get(&(namespace.clone(), key.key.clone()));
-            if let Some((kept, earlier)) = kept.filter(|(kept, _)| kept.expires_at > entry.at) {
+        let (run, key) = (admission.run, admission.idempotency.clone());
+        let name = |key: &IdempotencyKey| (admission.namespace.clone(), key.key.clone());
+        let name = key.as_ref().map(name);
+        if let (Some(key), Some(name)) = (&key, &name) {
+            let kept = self.keys.get(name);
+            if let Some((kept, earlier)) = kept.filter(|(kept, _)| kept.expires_at > admission.entry.at) {
                 let same = kept.fingerprint == key.fingerprint;
                 return Ok(if same { Admitted::Replayed(*earlier) } else { Admitted::KeyReused(*earlier) });
             }
         }
-        if self.runs.contains_key(&run) {
-            return Err(StoreError::SeqTaken { run, seq: entry.seq });
+        if !self.begin(admission) {
+            return Err(StoreError::SeqTaken { run, seq: Seq(1) });
         }
-        if let Some(key) = idempotency {
-            self.keys.insert((namespace.clone(), key.key.clone()), (key, run));
+        self.health.commits += 1;
+        if let (Some(key), Some(name)) = (key, name) {
+            self.keys.insert(name, (key, run));
+        }
+        Ok(Admitted::New)
+    }
+
+    /// Keeps a new run. False, and nothing is changed, when it is there already.
+    pub(super) fn begin(&mut self, admission: Admission) -> bool {
+        let line = check::line(&admission);
+        let Admission { run, namespace, workflow, version, tags, entry, head, outbox, .. } = admission;
+        if self.runs.contains_key(&run) {
+            return false;
         }
         let created_at = entry.at;
         let head_row = RunHead {
@@ -81,11 +99,24 @@ impl State {
             created_at,
             finished_at: None,
             wake_at: None,
+            line,
         };
         self.count(&entry);
         self.runs.insert(run, Kept { head: head_row, snapshot: None, entries: vec![entry] });
+        if line.is_some() {
+            self.lines.insert((run.shard(), run));
+        }
         self.change_head(run, head, created_at);
-        Ok(Admitted::New)
+        self.owe(run, outbox);
+        true
+    }
+
+    fn owe(&mut self, run: RunId, outbox: Vec<OutboxRow>) {
+        let last = self.positions.entry(run.shard()).or_default();
+        for row in outbox {
+            *last += 1;
+            self.outbox.insert((run.shard(), *last), OutboxRecord { position: *last, run, row });
+        }
     }
 
     pub(super) fn append(&mut self, append: Append) -> Result<(), StoreError> {
@@ -97,14 +128,11 @@ impl State {
         let at = entry.at;
         kept.entries.push(entry.clone());
         self.count(&entry);
+        self.health.commits += 1;
         if let Some(head) = head {
             self.change_head(run, head, at);
         }
-        let last = self.positions.entry(run.shard()).or_default();
-        for row in outbox {
-            *last += 1;
-            self.outbox.insert((run.shard(), *last), OutboxRecord { position: *last, run, row });
-        }
+        self.owe(run, outbox);
         Ok(())
     }
 
@@ -113,10 +141,16 @@ impl State {
         after.take_while(|((its, _), _)| *its == shard).take(limit).map(|(_, record)| record.clone()).collect()
     }
 
-    pub(super) fn outbox_done(&mut self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError> {
+    pub(super) fn outbox_done(&mut self, shard: ShardId, epoch: Epoch, positions: &[u64]) -> Result<(), StoreError> {
         check::epoch(shard, epoch, self.shards.epoch(shard))?;
-        self.outbox.retain(|(its, position), _| *its != shard || *position > up_to);
+        for position in positions {
+            self.outbox.remove(&(shard, *position));
+        }
         Ok(())
+    }
+
+    pub(super) fn outbox_rows(&self) -> u64 {
+        self.outbox.len() as u64
     }
 
     fn change_head(&mut self, run: RunId, change: HeadChange, at: Timestamp) {
@@ -131,6 +165,9 @@ impl State {
         }
         kept.head.state = change.state;
         kept.head.finished_at = change.state.is_end().then_some(at);
+        if change.leaves_line && kept.head.line.take().is_some() {
+            self.lines.remove(&(shard, run));
+        }
         if change.state < HeadState::Waiting {
             self.live.insert((shard, run));
         } else {
@@ -139,7 +176,6 @@ impl State {
     }
 
     fn count(&mut self, entry: &Entry) {
-        self.health.commits += 1;
         self.health.entries += 1;
         self.health.events += u64::from(entry.count);
     }
@@ -178,6 +214,7 @@ impl State {
                 && query.created_from.is_none_or(|from| head.created_at >= from)
                 && query.created_before.is_none_or(|before| head.created_at < before)
                 && query.before.is_none_or(|before| head.run < before)
+                && (!query.holding || (head.state.is_end() && head.line.is_some()))
         };
         let newest_first = self.runs.values().rev().map(|kept| &kept.head);
         newest_first.filter(fits).take(query.limit.clamp(1, check::MAX_PAGE) as usize).cloned().collect()
@@ -189,13 +226,27 @@ impl State {
         of_shard.filter(|run| after.is_none_or(|after| *run > after)).take(limit).collect()
     }
 
+    pub(super) fn lines(&self, shard: ShardId, after: Option<RunId>, limit: usize) -> Vec<RunHead> {
+        let of_shard = self.lines.range((shard, RunId::from_bytes([0; 16]))..);
+        let of_shard = of_shard.take_while(|(its, _)| *its == shard).map(|(_, run)| *run);
+        let after = of_shard.filter(|run| after.is_none_or(|after| *run > after));
+        after.filter_map(|run| self.head(run)).take(limit).collect()
+    }
+
+    pub(super) fn line_head(&self, shard: ShardId, line: [u8; 16]) -> Option<RunHead> {
+        let of_line = |head: &RunHead| head.line.filter(|its| its.line == line).map(|its| its.place);
+        let heads = self.lines(shard, None, usize::MAX).into_iter();
+        heads.filter_map(|head| Some((of_line(&head)?, head))).min_by_key(|(place, _)| *place).map(|(_, head)| head)
+    }
+
     pub(super) fn counts(&self) -> Vec<(HeadState, u64)> {
         let count = |state| self.runs.values().filter(|kept| kept.head.state == state).count() as u64;
         HeadState::ALL.iter().map(|(state, _)| (*state, count(*state))).collect()
     }
 
     pub(super) fn retain(&mut self, ended_before: Timestamp, now: Timestamp, limit: usize) -> u64 {
-        let ended = |kept: &&Kept| kept.head.finished_at.is_some_and(|at| at < ended_before);
+        let ended =
+            |kept: &&Kept| kept.head.line.is_none() && kept.head.finished_at.is_some_and(|at| at < ended_before);
         let gone: BTreeSet<RunId> = self.runs.values().filter(ended).map(|kept| kept.head.run).take(limit).collect();
         self.runs.retain(|run, _| !gone.contains(run));
         let runs = &self.runs;
@@ -206,6 +257,7 @@ impl State {
             !users.is_empty()
         });
         self.keys.retain(|_, (key, _)| key.expires_at >= now);
+        self.streams.forget(ended_before);
         gone.len() as u64
     }
 

@@ -22,6 +22,8 @@ pub struct OutboxRow {
     pub headers: Vec<(String, Bytes)>,
     /// Its value.
     pub payload: Bytes,
+    /// Whether it is to be sent in a transaction, so that readers of committed records see it once.
+    pub transactional: bool,
 }
 
 /// A record that waits in the outbox.
@@ -41,9 +43,16 @@ pub trait OutboxStore: Send + Sync + 'static {
     /// Records of a shard after a position, in order, at most `limit` of them.
     async fn outbox(&self, shard: ShardId, after: u64, limit: u32) -> Result<Vec<OutboxRecord>, StoreError>;
 
-    /// Forgets the records of a shard up to a position, that one included.
+    /// Forgets the records of a shard at these positions, all at once; where none is any more, nothing happens.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the epoch is not the shard's.
-    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, up_to: u64) -> Result<(), StoreError>;
+    async fn outbox_done(&self, shard: ShardId, epoch: Epoch, positions: &[u64]) -> Result<(), StoreError>;
+
+    /// How many records wait in all shards; counts no further than `at_most`.
+    async fn outbox_rows(&self, at_most: u64) -> Result<u64, StoreError>;
+
+    /// Tells the outboxes of this store from those of every other: 32 hexadecimal digits, drawn when the store was
+    /// made, the same for all who use it.
+    async fn outbox_origin(&self) -> Result<String, StoreError>;
 }

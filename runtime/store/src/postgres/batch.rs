@@ -5,18 +5,20 @@
 //! once. Decides nothing about writes. Used by the planner, which fills it, and by the writer, which runs it.
 
 mod columns;
+mod fresh;
+mod outbox;
 mod parts;
 
 use motet_engine::id::{Epoch, RunId, ShardId};
 use motet_engine::time::Timestamp;
 use sqlx::postgres::PgArguments;
 
-use columns::{Fresh, Heads, Later, Outbox, Snapshots};
-use parts::Parts;
+pub(super) use columns::{Fresh, Outbox};
+use columns::{Heads, Later, Snapshots};
+pub(super) use parts::Parts;
 
 use super::partition::born;
 use crate::StoreError;
-use crate::headers::encode_headers;
 use crate::port::{Admission, Entry, HeadChange, HeadState, Incarnation, OutboxRow, Snapshot};
 
 /// A fence that rows stand behind: their shard, under which epoch, written by which life.
@@ -53,26 +55,11 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn run(&mut self, admission: &'a Admission, head: HeadChange) -> Result<(), StoreError> {
-        let Admission { run, namespace, workflow, version, tags, entry, idempotency, .. } = admission;
-        let tags = serde_json::to_string(tags).map_err(|error| StoreError::Refused(error.to_string()))?;
-        let fresh = &mut self.fresh;
-        fresh.ids.push(run.to_bytes());
-        fresh.shards.push(run.shard().0.cast_signed());
-        fresh.namespaces.push(namespace.0.as_str());
-        fresh.workflows.push(workflow.as_str());
-        fresh.versions.push(version);
-        fresh.tags.push(tags);
-        fresh.states.push(head.state as i16);
-        fresh.finished.push(head.state.is_end().then(|| entry.at.as_millis()));
-        fresh.wakes.push(head.wake_at.map(Timestamp::as_millis));
-        fresh.born.push(born(*run));
-        fresh.counts.push(entry.count.cast_signed());
-        fresh.at.push(entry.at.as_millis());
-        fresh.payloads.push(&entry.payload);
-        fresh.keys.push(idempotency.as_ref().map(|key| key.key.as_str()));
-        fresh.fingerprints.push(idempotency.as_ref().map(|key| &key.fingerprint[..]));
-        fresh.expiries.push(idempotency.as_ref().map(|key| key.expires_at.as_millis()));
-        self.count(entry);
+        self.fresh.push(admission, head)?;
+        for row in &admission.outbox {
+            self.outbox.push(None, admission.run, row)?;
+        }
+        self.count(&admission.entry);
         Ok(())
     }
 
@@ -100,6 +87,7 @@ impl<'a> Batch<'a> {
         self.heads.states.push(head.state as i16);
         self.heads.finished.push(head.state.is_end().then(|| at.as_millis()));
         self.heads.wakes.push(head.wake_at.map(Timestamp::as_millis));
+        self.heads.leaves.push(head.leaves_line);
     }
 
     pub(super) fn snapshot(&mut self, gate: i32, run: RunId, snapshot: &'a Snapshot) {
@@ -111,19 +99,7 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn outbox(&mut self, gate: i32, run: RunId, row: &'a OutboxRow) -> Result<(), StoreError> {
-        let outbox = &mut self.outbox;
-        let shard = run.shard().0.cast_signed();
-        let before = outbox.shards.iter().filter(|its| **its == shard).count();
-        outbox.headers.push(encode_headers(&row.headers)?);
-        outbox.gates.push(gate);
-        outbox.shards.push(shard);
-        outbox.places.push(i64::try_from(before).unwrap_or(i64::MAX) + 1);
-        outbox.runs.push(run.to_bytes());
-        outbox.events.push(row.event);
-        outbox.topics.push(&row.topic);
-        outbox.keys.push(row.key.as_deref());
-        outbox.payloads.push(&row.payload);
-        Ok(())
+        self.outbox.push(Some(gate), run, row)
     }
 
     pub(super) fn blob(&mut self, run: RunId, sha256: [u8; 32], data: &'a [u8]) {
@@ -132,30 +108,32 @@ impl<'a> Batch<'a> {
 
     /// The days on which the admitted runs were born.
     pub(super) fn days(&self) -> impl Iterator<Item = i32> + use<'_, 'a> {
-        self.fresh.born.iter().copied()
+        self.fresh.days()
     }
 
     /// The whole commit as one text with its arguments; none when there is nothing to write. Its rows are
     /// (0, number of the gate that did not open, the shard's epoch, whether the epoch fits) and (1, run whose key was
     /// free).
     pub(super) fn statement(&self, slot: i32) -> Result<Option<(String, PgArguments)>, StoreError> {
-        if self.gates.is_empty() && self.fresh.ids.is_empty() && self.blobs.is_empty() {
+        if self.gates.is_empty() && self.fresh.is_empty() && self.blobs.is_empty() {
             return Ok(None);
         }
         let mut parts = Parts::default();
         self.gates_part(&mut parts)?;
-        self.fresh_part(&mut parts)?;
+        if !self.fresh.is_empty() {
+            self.fresh.part(&mut parts)?;
+        }
         self.later_part(&mut parts)?;
-        self.outbox_part(&mut parts)?;
+        self.outbox.part(&mut parts)?;
         self.blobs_part(&mut parts)?;
-        if !self.fresh.ids.is_empty() || !self.heads.runs.is_empty() {
-            parts.counts(slot, !self.fresh.ids.is_empty(), !self.heads.runs.is_empty())?;
+        if !self.fresh.is_empty() || !self.heads.runs.is_empty() {
+            parts.counts(slot, !self.fresh.is_empty(), !self.heads.runs.is_empty())?;
         }
         let mut answers = Vec::new();
         if !self.gates.is_empty() {
             answers.push("select 0, gate, epoch, owns, null::bytea from gate where not (owns and lives)");
         }
-        if self.fresh.keys.iter().any(Option::is_some) {
+        if self.fresh.is_keyed() {
             answers.push("select 1, 0, 0::bigint, false, run from taken");
         }
         if answers.is_empty() {
@@ -165,19 +143,23 @@ impl<'a> Batch<'a> {
     }
 
     fn gates_part(&self, parts: &mut Parts) -> Result<(), StoreError> {
-        if self.gates.is_empty() {
-            return Ok(());
-        }
+        let ungated = self.outbox.ungated();
         let shards: Vec<i16> = self.gates.iter().map(|gate| gate.shard.0.cast_signed()).collect();
+        let locked: Vec<i16> = shards.iter().copied().chain(ungated).collect();
+        if self.gates.is_empty() {
+            return if locked.is_empty() { Ok(()) } else { parts.locks(locked, true, "") };
+        }
         let epochs: Vec<i64> = self.gates.iter().map(|gate| gate.epoch.0.cast_signed()).collect();
         let lives: Vec<Option<i64>> =
             self.gates.iter().map(|gate| gate.incarnation.map(|its| its.0.cast_signed())).collect();
-        let text = format!(
+        let lives = parts.add(lives)?;
+        parts.part(&format!(
             "life as materialized (select number from incarnation where number = any({lives}) and not fenced
-               order by number for share),
-             locked as materialized (select shard, epoch from shard where shard = any({shards})
-               order by shard for share),
-             gate as materialized (select asked.gate::integer - 1 as gate, coalesce(locked.epoch, 0) as epoch,
+               order by number for share)"
+        ));
+        parts.locks(locked, !self.outbox.is_empty(), "")?;
+        let text = format!(
+            "gate as materialized (select asked.gate::integer - 1 as gate, coalesce(locked.epoch, 0) as epoch,
                  coalesce(locked.epoch, 0) = asked.epoch as owns,
                  asked.life is null or asked.life in (select number from life) as lives
                from unnest({shards}, {epochs}, {lives}) with ordinality as asked(shard, epoch, life, gate)
@@ -185,60 +167,8 @@ impl<'a> Batch<'a> {
              opened as materialized (select gate from gate where owns and lives)",
             shards = parts.add(shards)?,
             epochs = parts.add(epochs)?,
-            lives = parts.add(lives)?,
         );
         parts.part(&text);
-        Ok(())
-    }
-
-    fn fresh_part(&self, parts: &mut Parts) -> Result<(), StoreError> {
-        let fresh = &self.fresh;
-        if fresh.ids.is_empty() {
-            return Ok(());
-        }
-        let keyed = fresh.keys.iter().any(Option::is_some);
-        let mut columns = vec![
-            parts.add(&fresh.ids)?,
-            parts.add(&fresh.shards)?,
-            parts.add(&fresh.namespaces)?,
-            parts.add(&fresh.workflows)?,
-            parts.add(&fresh.versions)?,
-            parts.add(&fresh.tags)?,
-            parts.add(&fresh.states)?,
-            parts.add(&fresh.finished)?,
-            parts.add(&fresh.wakes)?,
-            parts.add(&fresh.born)?,
-            parts.add(&fresh.counts)?,
-            parts.add(&fresh.at)?,
-            parts.add(&fresh.payloads)?,
-        ];
-        let mut names = "id, shard, namespace, workflow, version, tags, state, finished_at, wake_at, born, count, at, \
-                         payload"
-            .to_owned();
-        if keyed {
-            columns.extend([parts.add(&fresh.keys)?, parts.add(&fresh.fingerprints)?, parts.add(&fresh.expiries)?]);
-            names.push_str(", key, fingerprint, expires_at");
-        }
-        parts.part(&format!("fresh as materialized (select * from unnest({}) as f({names}))", columns.join(", ")));
-        if keyed {
-            parts.part(
-                "taken as (insert into idempotency as kept (namespace, key, fingerprint, run, used_at, expires_at)
-                   select namespace, key, fingerprint, id, at, expires_at from fresh where key is not null
-                   order by namespace, key
-                   on conflict (namespace, key) do update set fingerprint = excluded.fingerprint, run = excluded.run,
-                     used_at = excluded.used_at, expires_at = excluded.expires_at
-                   where kept.expires_at <= excluded.used_at returning run)",
-            );
-        }
-        let free = if keyed { "where key is null or id in (select run from taken)" } else { "" };
-        parts.part(&format!(
-            "admitted as (insert into run
-                 (id, shard, namespace, workflow, version, tags, state, created_at, finished_at, wake_at)
-               select id, shard, namespace, workflow, version, tags, state, at, finished_at, wake_at from fresh {free}
-               returning state),
-             first as (insert into journal (born, run, seq, count, at, payload)
-               select born, id, 1, count, at, payload from fresh {free})"
-        ));
         Ok(())
     }
 
@@ -270,11 +200,14 @@ impl<'a> Batch<'a> {
                 parts.add(&heads.states)?,
                 parts.add(&heads.finished)?,
                 parts.add(&heads.wakes)?,
+                parts.add(&heads.leaves)?,
             ];
             parts.part(&format!(
                 "changed as (update run
-                   set state = head.state, finished_at = head.finished_at, wake_at = head.wake_at
-                   from unnest({}) as head(gate, run, old, state, finished_at, wake_at)
+                   set state = head.state, finished_at = head.finished_at, wake_at = head.wake_at,
+                     line = case when head.leaves then null else run.line end,
+                     place = case when head.leaves then null else run.place end
+                   from unnest({}) as head(gate, run, old, state, finished_at, wake_at, leaves)
                    where run.id = head.run and head.gate in (select gate from opened)
                    returning head.old, run.state)",
                 columns.join(", ")
@@ -297,37 +230,6 @@ impl<'a> Batch<'a> {
                 columns.join(", ")
             ));
         }
-        Ok(())
-    }
-
-    fn outbox_part(&self, parts: &mut Parts) -> Result<(), StoreError> {
-        let outbox = &self.outbox;
-        if outbox.runs.is_empty() {
-            return Ok(());
-        }
-        let columns = [
-            parts.add(&outbox.gates)?,
-            parts.add(&outbox.shards)?,
-            parts.add(&outbox.places)?,
-            parts.add(&outbox.runs)?,
-            parts.add(&outbox.events)?,
-            parts.add(&outbox.topics)?,
-            parts.add(&outbox.keys)?,
-            parts.add(outbox.headers.iter().map(|headers| &headers[..]).collect::<Vec<_>>())?,
-            parts.add(&outbox.payloads)?,
-        ];
-        parts.part(&format!(
-            "owed as materialized (select * from unnest({})
-                 as o(gate, shard, place, run, event, topic, key, headers, payload)
-               where gate in (select gate from opened)),
-             placed as (update shard set outbox = shard.outbox + owed.rows
-               from (select shard, count(*) as rows from owed group by shard) as owed where shard.shard = owed.shard
-               returning shard.shard, shard.outbox - owed.rows as before),
-             sent as (insert into outbox (shard, position, run, event, topic, key, headers, payload)
-               select owed.shard, placed.before + place, run, event, topic, key, headers, payload
-               from owed join placed on placed.shard = owed.shard)",
-            columns.join(", ")
-        ));
         Ok(())
     }
 

@@ -1,13 +1,16 @@
 //! The journal's partitions: one per day on which runs were born.
 //!
 //! They are made ahead of time, and on demand for runs of other days. Never drops one in which a run is left. Used by
-//! the writer before admissions, by the schema at the start, and by retention.
+//! the writers and ingests before they admit, by the schema at the start, and by retention.
+
+use std::collections::HashSet;
 
 use motet_engine::id::RunId;
 use motet_engine::time::Timestamp;
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor, Row};
 
+use super::link::Link;
 use super::schema;
 use super::trouble::{Trouble, failed};
 use crate::StoreError;
@@ -66,6 +69,30 @@ pub(super) async fn make(connection: &mut PgConnection, day: i32) -> Result<(), 
         i64::from(day) + 1
     );
     connection.execute(sqlx::raw_sql(&text)).await.map(drop).map_err(|error| Trouble::of(&error))
+}
+
+/// Makes the partitions of days that are not known to have one.
+pub(super) async fn make_missing(
+    link: &mut Link,
+    known: &mut HashSet<i32>,
+    wanted: impl Iterator<Item = i32>,
+) -> Result<(), Trouble> {
+    let missing: HashSet<i32> = wanted.filter(|day| !known.contains(day)).collect();
+    for day in missing {
+        // The next day too, so that midnight finds its partition there.
+        for day in [day, day.saturating_add(1)] {
+            let Some(connection) = link.connection() else {
+                return Err(Trouble::Lost("there is no connection".to_owned()));
+            };
+            let made = make(connection, day).await;
+            if let Err(Trouble::Lost(why)) = &made {
+                link.lost(why.clone());
+            }
+            made?;
+        }
+        known.insert(day);
+    }
+    Ok(())
 }
 
 /// The days before `end` that have a partition.

@@ -253,7 +253,10 @@ impl<'a> Plan<'a> {
         self.entries.push((gate, *run, entry));
         tail.next = entry.seq.0 + u64::from(entry.count);
         if let Some(head) = head.map(check::head) {
-            let old = self.heads.get(run).map_or(tail.state, |(_, old, ..)| *old);
+            let earlier = self.heads.get(run).map(|(_, old, earlier, _)| (*old, earlier.leaves_line));
+            // Who left its line in one event of the batch does not come back with the next.
+            let (old, left) = earlier.unwrap_or((tail.state, false));
+            let head = HeadChange { leaves_line: head.leaves_line || left, ..head };
             self.heads.insert(*run, (gate, old, head, entry.at));
             tail.state = head.state;
         }

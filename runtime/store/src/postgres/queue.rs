@@ -13,8 +13,8 @@ use motet_engine::id::{Epoch, RunId, ShardId};
 use motet_engine::value::BlobRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::StoreError;
 use crate::port::{Admission, Admitted, Append, Snapshot, StoreHealth};
+use crate::{StoreError, check};
 
 /// Writers at most.
 pub(super) const WRITERS: usize = 2;
@@ -60,11 +60,8 @@ impl Op {
 
     fn payload_bytes(&self) -> usize {
         match self {
-            Self::Admit(admission) => admission.entry.payload.len(),
-            Self::Append(append) => {
-                let outbox: usize = append.outbox.iter().map(|row| row.payload.len()).sum();
-                append.entry.payload.len() + outbox
-            }
+            Self::Admit(admission) => admission.entry.payload.len() + check::outbox_bytes(&admission.outbox),
+            Self::Append(append) => append.entry.payload.len() + check::outbox_bytes(&append.outbox),
             Self::Snapshot { snapshot, .. } => snapshot.state.len(),
             Self::Blob { data, .. } => data.len(),
             Self::Claim { .. } | Self::Close => 0,

@@ -13,19 +13,21 @@ use sqlx::{Postgres, QueryBuilder, Row};
 
 use super::partition::born;
 use super::trouble::failed;
-use crate::port::{Entry, HeadState, RunHead, RunQuery, Snapshot, StoredRun};
+use crate::port::{Entry, HeadState, Line, RunHead, RunQuery, Snapshot, StoredRun};
 use crate::{StoreError, check};
 
-const HEAD: &str = "select state, created_at, finished_at, wake_at, namespace, workflow, version, tags, 0, id from run";
+const HEAD: &str =
+    "select state, created_at, finished_at, wake_at, namespace, workflow, version, tags, 0, id, line, place
+  from run";
 
 // Three shapes of rows in one answer, told apart by the ninth column: head, snapshot, entry.
 pub(super) const LOAD: &str =
-    "select state::bigint, created_at, finished_at, wake_at, namespace, workflow, version, tags, 0 as part, id as data
-  from run where id = $1
+    "select state::bigint, created_at, finished_at, wake_at, namespace, workflow, version, tags, 0 as part, id as data,
+  line, place from run where id = $1
 union all
-select seq, schema, null, null, null, null, null, null, 1, state from snapshot where run = $1 and not $3
+select seq, schema, null, null, null, null, null, null, 1, state, null, null from snapshot where run = $1 and not $3
 union all
-select seq, count, at, null, null, null, null, null, 2, payload from journal
+select seq, count, at, null, null, null, null, null, 2, payload, null, null from journal
   where born = $2 and run = $1 and seq >= coalesce((select max(early.seq) from journal as early
     where early.born = $2 and early.run = $1 and early.seq <=
       (select kept.seq + 1 from snapshot as kept where kept.run = $1 and not $3)), 0)";
@@ -38,6 +40,8 @@ pub(super) const ENTRIES: &str = "select seq, count::bigint, at, null, null, nul
 
 pub(super) const UNFINISHED: &str =
     "select id from run where state < 2 and shard = $1 and id > $2 order by id limit $3";
+const LINES: &str = " where line is not null and shard = $1 and id > $2 order by id limit $3";
+const FIRST: &str = " where line = $1 and shard = $2 order by place limit 1";
 pub(super) const DUE: &str = "select id from run where shard = $1 and wake_at <= $2 order by wake_at, id limit $3";
 pub(super) const NEXT_WAKE: &str =
     "select wake_at from run where shard = $1 and wake_at is not null order by wake_at limit 1";
@@ -94,6 +98,12 @@ pub(super) fn number<T: TryFrom<i64>>(row: &PgRow, place: usize) -> Result<T, St
     T::try_from(number).map_err(|_| StoreError::Corrupt(format!("the number {number} is out of range")))
 }
 
+fn read_line(row: &PgRow) -> Result<Option<Line>, StoreError> {
+    let Some(line) = column::<Option<&[u8]>>(row, 10)? else { return Ok(None) };
+    let line = line.try_into().map_err(|_| StoreError::Corrupt(format!("a line has {} bytes", line.len())))?;
+    Ok(Some(Line { line, place: column(row, 11)? }))
+}
+
 fn read_head(row: &PgRow, state: HeadState) -> Result<RunHead, StoreError> {
     let tags: &str = column(row, 7)?;
     Ok(RunHead {
@@ -106,6 +116,7 @@ fn read_head(row: &PgRow, state: HeadState) -> Result<RunHead, StoreError> {
         created_at: Timestamp::from_millis(column(row, 1)?),
         finished_at: time(row, 2)?,
         wake_at: time(row, 3)?,
+        line: read_line(row)?,
     })
 }
 
@@ -174,6 +185,10 @@ pub(super) fn list_text(query: &RunQuery) -> QueryBuilder<'static, Postgres> {
         text.push(if all_live { " and state < 2" } else { "" });
         text.push(format!(" and state in ({})", states.join(", ")));
     }
+    if query.holding {
+        // Whoever ended otherwise has left.
+        text.push(" and line is not null and state in (5, 7)");
+    }
     if let Some(tag) = &query.tag {
         text.push(" and tags::jsonb ? ").push_bind(tag.clone());
     }
@@ -201,6 +216,37 @@ pub(super) async fn unfinished(
     let query = sqlx::query(UNFINISHED).bind(shard.0.cast_signed()).bind(after).bind(i64::from(limit));
     let rows = query.fetch_all(pool).await.map_err(failed)?;
     rows.iter().map(|row| run_id(row, 0)).collect()
+}
+
+/// The statement that finds runs that hold a place in a line.
+pub(super) fn lines_text() -> String {
+    format!("{HEAD}{LINES}")
+}
+
+/// Runs of a shard that hold a place in a line, oldest first.
+pub(super) async fn lines(
+    pool: &PgPool,
+    shard: ShardId,
+    after: Option<RunId>,
+    limit: u32,
+) -> Result<Vec<RunHead>, StoreError> {
+    let after = after.map_or([0; 16], RunId::to_bytes);
+    let text = lines_text();
+    let query = sqlx::query(&text).bind(shard.0.cast_signed()).bind(after).bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(failed)?;
+    rows.iter().map(|row| read_head(row, state(row, 0)?)).collect()
+}
+
+pub(super) fn first_text() -> String {
+    format!("{HEAD}{FIRST}")
+}
+
+/// The run with the smallest place in a line.
+pub(super) async fn line_head(pool: &PgPool, shard: ShardId, line: [u8; 16]) -> Result<Option<RunHead>, StoreError> {
+    let text = first_text();
+    let query = sqlx::query(&text).bind(line).bind(shard.0.cast_signed());
+    let row = query.fetch_optional(pool).await.map_err(failed)?;
+    row.as_ref().map(|row| read_head(row, state(row, 0)?)).transpose()
 }
 
 /// Runs by state.

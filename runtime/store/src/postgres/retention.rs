@@ -1,8 +1,8 @@
-//! Forgetting: runs that ended long ago, what belonged to them, and keys that expired.
+//! Forgetting: runs that ended long ago, what belonged to them, keys that expired, and dead letters that are settled.
 //!
 //! One transaction forgets a bounded number of runs. The journal of a day in which every run may be forgotten is not
 //! deleted row by row: its partition is dropped when the last head of the day is gone. Never touches a run that has
-//! not ended. Used by `postgres`.
+//! not ended, nor one that holds a place in a line. Used by `postgres`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,18 +20,21 @@ use crate::port::HeadState;
 /// Runs that one transaction forgets.
 const RUNS_AT_ONCE: u32 = 250;
 
+/// Dead letters that one transaction forgets.
+const LETTERS_AT_ONCE: i64 = 1_000;
+
 /// Expired keys that one transaction forgets.
 const KEYS_AT_ONCE: i64 = 2_000;
 
 // Ids sort by time and no run ends before it begins, so the candidates are at the beginning of the table; a run whose
 // id was made by a clock that is ahead goes a little later. Other nodes may be forgetting too.
-const FIND_RUNS: &str = "select id, state from run where id < $1 and finished_at < $2 order by id limit $3
-  for update skip locked";
+const FIND_RUNS: &str = "select id, state from run where id < $1 and finished_at < $2
+  and line is null order by id limit $3 for update skip locked";
 // Bytes may have been put for a run that was never admitted: they go when the run could have ended.
 const FIND_STRAYS: &str = "select distinct run from blob_use
   where run < $1 and not exists (select 1 from run where run.id = blob_use.run) limit $2";
 const FIND_LATE: &str = "select exists (select 1 from run where id >= $1 and id < $2
-  and (finished_at is null or finished_at >= $3))";
+  and (finished_at is null or finished_at >= $3 or line is not null))";
 // Locked before it is asked who else uses them: a use that is being added is waited for, and then seen.
 const LOCK_BLOBS: &str = "select sha256 from blob where sha256 in (select sha256 from blob_use where run = any($1))
   order by sha256 for update";
@@ -45,6 +48,9 @@ const COUNT: &str = "insert into run_count as kept (slot, state, runs) select $1
   on conflict (slot, state) do update set runs = kept.runs + excluded.runs";
 const FORGET_KEYS: &str = "delete from idempotency where (namespace, key) in
   (select namespace, key from idempotency where expires_at < $1 order by expires_at limit $2 for update skip locked)";
+const FORGET_LETTERS: &str = "delete from dead_letter where (namespace, stream, topic, part, generation, at_offset) in
+  (select namespace, stream, topic, part, generation, at_offset from dead_letter where state > 0 and at < $1
+    order by at limit $2 for update skip locked)";
 
 /// What is to be forgotten.
 pub(super) struct Horizon {
@@ -54,7 +60,7 @@ pub(super) struct Horizon {
     pub(super) slot: i32,
 }
 
-/// Forgets at most `limit` runs, expired keys, and partitions that are empty. Returns how many runs went.
+/// Forgets at most `limit` runs, expired keys, dead letters that are settled, and partitions that are empty. Returns how many runs went.
 pub(super) async fn forget(pool: &PgPool, horizon: &Horizon, limit: u32) -> Result<u64, StoreError> {
     let mut connection = pool.acquire().await.map_err(failed)?;
     let mut gone = 0u32;
@@ -69,6 +75,8 @@ pub(super) async fn forget(pool: &PgPool, horizon: &Horizon, limit: u32) -> Resu
     }
     let keys = sqlx::query(FORGET_KEYS).bind(horizon.now.as_millis()).bind(KEYS_AT_ONCE);
     connection.execute(keys).await.map_err(failed)?;
+    let letters = sqlx::query(FORGET_LETTERS).bind(horizon.ended_before.as_millis()).bind(LETTERS_AT_ONCE);
+    connection.execute(letters).await.map_err(failed)?;
     for day in partition::days_before(&mut connection, day(horizon.ended_before)).await? {
         if partition::drop_empty(&mut connection, day).await? {
             tracing::info!(day, "a day of the journal was forgotten");

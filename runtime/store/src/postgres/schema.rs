@@ -12,10 +12,11 @@ use super::trouble::failed;
 use crate::StoreError;
 
 /// The steps that lead from nothing to the present schema, by number.
-const MIGRATIONS: [(i32, &str); 3] = [
+const MIGRATIONS: [(i32, &str); 4] = [
     (1, include_str!("migrations/0001_start.sql")),
     (2, include_str!("migrations/0002_shards.sql")),
     (3, include_str!("migrations/0003_members.sql")),
+    (4, include_str!("migrations/0004_ingest.sql")),
 ];
 
 /// The oldest server that is spoken to, as the server counts.

@@ -39,8 +39,10 @@ fn admission(run: RunId) -> Admission {
         version: "1".to_owned(),
         tags: vec![],
         entry: entry(1, vec![1]),
-        head: HeadChange { state: HeadState::Pending, wake_at: None },
+        head: HeadChange { state: HeadState::Pending, wake_at: None, leaves_line: false },
         idempotency: None,
+        outbox: vec![],
+        line: None,
     }
 }
 
@@ -176,7 +178,7 @@ async fn runs_that_others_moved_are_looked_up() {
         let epoch = store.claim(SHARD, "owner").await.unwrap();
         for seq in 2 + round * 3..5 + round * 3 {
             let state = if seq % 2 == 0 { HeadState::Waiting } else { HeadState::Running };
-            let head = Some(HeadChange { state, wake_at: None });
+            let head = Some(HeadChange { state, wake_at: None, leaves_line: false });
             store.append(Append { head, ..append(run(1), epoch, entry(seq, vec![2])) }).await.unwrap();
             let again = store.append(append(run(1), epoch, entry(seq, vec![3]))).await;
             assert!(matches!(again, Err(StoreError::SeqTaken { .. })), "{again:?}");

@@ -250,7 +250,7 @@ impl Writer {
         let (batch, tails) = plan.finish();
         let mut answer = Answer::default();
         if let Some((text, arguments)) = batch.statement(self.slot).map_err(|error| Trouble::Row(error.to_string()))? {
-            make_partitions(&mut self.link, &mut self.days, &batch).await?;
+            partition::make_missing(&mut self.link, &mut self.days, batch.days()).await?;
             answer = Answer::read(&self.link.fetch(&text, arguments).await?)?;
             count(&self.status, &batch, started);
         }
@@ -322,26 +322,6 @@ fn count(status: &Status, batch: &Batch<'_>, started: Instant) {
     metrics::counter!("motet_store_commits_total").increment(1);
     metrics::histogram!("motet_store_commit_events").record(batch.events as f64);
     metrics::histogram!("motet_store_commit_seconds").record(started.elapsed().as_secs_f64());
-}
-
-/// Makes the partitions that admitted runs need and that are not known to exist.
-async fn make_partitions(link: &mut Link, days: &mut HashSet<i32>, batch: &Batch<'_>) -> Result<(), Trouble> {
-    let missing: HashSet<i32> = batch.days().filter(|day| !days.contains(day)).collect();
-    for day in missing {
-        // The next day too, so that midnight finds its partition there.
-        for day in [day, day.saturating_add(1)] {
-            let Some(connection) = link.connection() else {
-                return Err(Trouble::Lost("there is no connection".to_owned()));
-            };
-            let made = partition::make(connection, day).await;
-            if let Err(Trouble::Lost(why)) = &made {
-                link.lost(why.clone());
-            }
-            made?;
-        }
-        days.insert(day);
-    }
-    Ok(())
 }
 
 /// What the statement told.

@@ -13,9 +13,11 @@ use serde::{Serialize, Serializer};
 use sqlx::Arguments;
 use sqlx::sqlite::SqliteArguments;
 
-use crate::StoreError;
 use crate::headers::encode_headers;
-use crate::port::{Admission, Entry, HeadChange, HeadState, MapVersion, OutboxRow, Snapshot};
+use crate::port::{
+    Admission, DeadLetter, Entry, HeadChange, HeadState, MapVersion, OutboxRow, PartitionKey, PartitionRow, Snapshot,
+};
+use crate::{StoreError, check};
 
 /// Bytes of one packed journal row: 16 of the run, then the decimals of seq, count, time, place and length.
 const JOURNAL_ROW_BYTES: usize = 16 + 20 + 10 + 20 + 10 + 10;
@@ -23,7 +25,7 @@ const JOURNAL_ROW_BYTES: usize = 16 + 20 + 10 + 20 + 10 + 10;
 // `$n` is the n-th argument in every text; with `?n` a statement that leaves numbers out would get the wrong ones.
 // 1 journal rows, 2 their length, 3 payloads, 4 runs, 5 heads,
 // 6 idempotency keys, 7 claims, 8 snapshots, 9 blobs, 10 changes of the counts, 11 outbox records, 12 their last
-// positions. `or rollback` spares the copy of pages that undoing a single statement would need: a failed batch is
+// positions, 13 rows of partitions, 14 dead letters. `or rollback` spares the copy of pages that undoing a single statement would need: a failed batch is
 // undone whole.
 const JOURNAL: &str = "insert or rollback into journal (run, seq, count, at, payload)
   with recursive place (o) as (select 1 where $2 > 0 union all select o + 86 from place where o + 86 < $2)
@@ -32,14 +34,15 @@ const JOURNAL: &str = "insert or rollback into journal (run, seq, count, at, pay
     substr($3, cast(substr($1, o + 66, 10) as integer), cast(substr($1, o + 76, 10) as integer))
   from place;\n";
 const RUNS: &str = "insert or rollback into run
-  (id, shard, namespace, workflow, version, tags, state, created_at, finished_at, wake_at)
+  (id, shard, namespace, workflow, version, tags, state, created_at, finished_at, wake_at, line, place)
   select unhex(value->>0), value->>1, value->>2, value->>3, value->>4, value->5, value->>6, value->>7, value->>8,
-    value->>9
+    value->>9, unhex(value->>10), value->>11
   from json_each($4);\n";
 pub(super) const HEADS: &str = "update or rollback run
-  set state = changed.state, finished_at = changed.finished_at, wake_at = changed.wake_at
-  from (select unhex(value->>0) as id, value->>1 as state, value->>2 as finished_at, value->>3 as wake_at
-    from json_each($5)) as changed
+  set state = changed.state, finished_at = changed.finished_at, wake_at = changed.wake_at,
+    line = iif(changed.leaves, null, run.line), place = iif(changed.leaves, null, run.place)
+  from (select unhex(value->>0) as id, value->>1 as state, value->>2 as finished_at, value->>3 as wake_at,
+    value->>4 as leaves from json_each($5)) as changed
   where run.id = changed.id;\n";
 const KEYS: &str = "insert into idempotency (namespace, key, fingerprint, run, expires_at)
   select value->>0, value->>1, unhex(value->>2), unhex(value->>3), value->>4 from json_each($6) where true
@@ -62,12 +65,26 @@ insert into blob_use (run, sha256)
 const COUNTS: &str = "update run_count set pending = pending + ($10->>0), running = running + ($10->>1),
   waiting = waiting + ($10->>2), paused = paused + ($10->>3), succeeded = succeeded + ($10->>4),
   failed = failed + ($10->>5), cancelled = cancelled + ($10->>6), timed_out = timed_out + ($10->>7);\n";
-const OUTBOX: &str = "insert or rollback into outbox (shard, position, run, event, topic, key, headers, payload)
+const OUTBOX: &str = "insert or rollback into outbox
+  (shard, position, run, event, topic, key, headers, payload, transactional)
   select value->>0, value->>1, unhex(value->>2), unhex(value->>3), value->>4, unhex(value->>5), unhex(value->>6),
-    substr($3, value->>7, value->>8)
+    substr($3, value->>7, value->>8), value->>9
   from json_each($11);
 insert into shard (shard, epoch, owner, outbox) select value->>0, 0, '', value->>1 from json_each($12) where true
   on conflict (shard) do update set outbox = excluded.outbox;\n";
+
+const PARTITIONS: &str = "insert or replace into ingest_partition
+  (namespace, stream, topic, part, generation, since, epoch, owner, next, origin, barren, paused, trouble, changed_at)
+  select value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8, value->>9,
+    value->>10, value->>11, value->>12, value->>13
+  from json_each($13);\n";
+const LETTERS: &str = "insert into dead_letter (namespace, stream, topic, part, generation, at_offset, at, timestamp,
+    stage, class, state, sent, message, record_key, headers, record_value)
+  select value->0->>0, value->0->>1, value->0->>2, value->0->>3, value->0->>4, value->0->>5, value->0->>6, value->0->>7,
+    value->1->>0, value->1->>1, value->1->>2, value->1->>3, substr($3, value->2->>0, value->2->>1),
+    substr($3, value->3->>0, value->3->>1), substr($3, value->4->>0, value->4->>1),
+    substr($3, value->5->>0, value->5->>1)
+  from json_each($14) where true on conflict do nothing;\n";
 
 /// Bytes that travel in a JSON list.
 pub(super) struct Hex<T>(pub(super) T);
@@ -123,6 +140,8 @@ pub(super) struct Batch {
     blobs: Rows,
     outbox: Rows,
     positions: Rows,
+    partitions: Rows,
+    letters: Rows,
     counts: [i64; HeadState::ALL.len()],
     pub(super) entries: u64,
     pub(super) events: u64,
@@ -142,6 +161,8 @@ impl Batch {
             blobs: Rows::default(),
             outbox: Rows::default(),
             positions: Rows::default(),
+            partitions: Rows::default(),
+            letters: Rows::default(),
             counts: [0; HeadState::ALL.len()],
             entries: 0,
             events: 0,
@@ -165,6 +186,7 @@ impl Batch {
     pub(super) fn run(&mut self, admission: &Admission, head: HeadChange) -> Result<(), StoreError> {
         let Admission { run, namespace, workflow, version, tags, entry, .. } = admission;
         let finished_at = head.state.is_end().then(|| entry.at.as_millis());
+        let line = check::line(admission);
         self.counts[head.state as usize] += 1;
         self.runs.push(&(
             Hex(run.to_bytes()),
@@ -177,6 +199,8 @@ impl Batch {
             entry.at.as_millis(),
             finished_at,
             head.wake_at.map(Timestamp::as_millis),
+            line.map(|line| Hex(line.line)),
+            line.map(|line| line.place),
         ))
     }
 
@@ -188,7 +212,7 @@ impl Batch {
     pub(super) fn head(&mut self, run: RunId, head: HeadChange, at: Timestamp) -> Result<(), StoreError> {
         let finished_at = head.state.is_end().then(|| at.as_millis());
         let wake_at = head.wake_at.map(Timestamp::as_millis);
-        self.heads.push(&(Hex(run.to_bytes()), head.state as u8, finished_at, wake_at))
+        self.heads.push(&(Hex(run.to_bytes()), head.state as u8, finished_at, wake_at, head.leaves_line))
     }
 
     pub(super) fn key(&mut self, admission: &Admission) -> Result<(), StoreError> {
@@ -235,11 +259,45 @@ impl Batch {
             Hex(encode_headers(&row.headers)?),
             place,
             length,
+            row.transactional,
         ))
     }
 
     pub(super) fn position(&mut self, shard: ShardId, last: u64) -> Result<(), StoreError> {
         self.positions.push(&(shard.0, last))
+    }
+
+    pub(super) fn partition(&mut self, row: &PartitionRow) -> Result<(), StoreError> {
+        let key = &row.key;
+        self.partitions.push(&(
+            &key.namespace,
+            &key.stream,
+            &key.topic,
+            key.partition,
+            row.generation,
+            row.since,
+            row.epoch,
+            &row.owner,
+            row.next,
+            &row.origin,
+            row.barren,
+            row.paused,
+            &row.trouble,
+            row.changed_at,
+        ))
+    }
+
+    pub(super) fn letter(&mut self, letter: &DeadLetter) -> Result<(), StoreError> {
+        let headers = encode_headers(&letter.headers)?;
+        let PartitionKey { namespace, stream, topic, partition } = &letter.key;
+        let (generation, offset) = (letter.generation, letter.offset);
+        let place = (namespace, stream, topic, partition, generation, offset, letter.at, letter.timestamp);
+        let why = (&letter.stage, &letter.class, letter.state as u8, letter.sent);
+        let message = self.payload(letter.message.as_bytes());
+        let record_key = letter.record_key.as_ref().map(|key| self.payload(key));
+        let headers = self.payload(&headers);
+        let value = letter.value.as_ref().map(|value| self.payload(value));
+        self.letters.push(&(place, why, message, record_key, headers, value))
     }
 
     /// Where the bytes lie among the payloads, counted from 1, and how many they are.
@@ -262,6 +320,8 @@ impl Batch {
             (!self.blobs.is_empty(), BLOBS),
             (counted, COUNTS),
             (!self.outbox.is_empty(), OUTBOX),
+            (!self.partitions.is_empty(), PARTITIONS),
+            (!self.letters.is_empty(), LETTERS),
         ];
         if sections.iter().all(|(wanted, _)| !wanted) {
             return Ok(None);
@@ -285,6 +345,8 @@ impl Batch {
             .and_then(|()| arguments.add(counts))
             .and_then(|()| arguments.add(self.outbox.finish()))
             .and_then(|()| arguments.add(self.positions.finish()))
+            .and_then(|()| arguments.add(self.partitions.finish()))
+            .and_then(|()| arguments.add(self.letters.finish()))
             .map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(Some((text, arguments)))
     }

@@ -13,9 +13,11 @@ use crate::StoreError;
 use crate::headers::decode_headers;
 use crate::port::{OutboxRecord, OutboxRow};
 
-const READ: &str = "select position, run, event, topic, key, headers, payload from outbox
+const READ: &str = "select position, run, event, topic, key, headers, payload, transactional from outbox
   where shard = ?1 and position > ?2 order by position limit ?3";
-const DONE: &str = "delete from outbox where shard = ?1 and position <= ?2";
+const DONE: &str = "delete from outbox where shard = ?1 and position in (select value from json_each(?2))";
+const ROWS: &str = "select count(*) from (select 1 from outbox limit ?1)";
+const ORIGIN: &str = "select origin from shard_map";
 
 /// Records of a shard after a position.
 pub(super) async fn read(
@@ -41,13 +43,27 @@ fn record(row: &SqliteRow) -> Result<OutboxRecord, StoreError> {
             key: column::<Option<Vec<u8>>>(row, 4)?.map(Bytes::from),
             headers: decode_headers(column(row, 5)?)?,
             payload: Bytes::from(column::<Vec<u8>>(row, 6)?),
+            transactional: column(row, 7)?,
         },
     };
     Ok(row)
 }
 
-/// Forgets records up to a position.
-pub(super) async fn forget(connection: &mut Connection, shard: ShardId, up_to: u64) -> Result<(), Trouble> {
-    let up_to = i64::try_from(up_to).unwrap_or(i64::MAX);
-    connection.execute(sqlx::query(DONE).bind(shard.0).bind(up_to)).await.map(drop)
+/// How many records wait, up to a number.
+pub(super) async fn rows(pool: &SqlitePool, at_most: u64) -> Result<u64, StoreError> {
+    let at_most = i64::try_from(at_most).unwrap_or(i64::MAX);
+    let row = sqlx::query(ROWS).bind(at_most).fetch_one(pool).await.map_err(failed)?;
+    number(&row, 0)
+}
+
+/// What tells these outboxes from others.
+pub(super) async fn origin(pool: &SqlitePool) -> Result<String, StoreError> {
+    let row = sqlx::query(ORIGIN).fetch_one(pool).await.map_err(failed)?;
+    column(&row, 0)
+}
+
+/// Forgets records at positions.
+pub(super) async fn forget(connection: &mut Connection, shard: ShardId, positions: &[u64]) -> Result<(), Trouble> {
+    let positions = serde_json::to_string(positions).map_err(|error| Trouble::Row(error.to_string()))?;
+    connection.execute(sqlx::query(DONE).bind(shard.0).bind(positions)).await.map(drop)
 }

@@ -13,7 +13,11 @@ use motet_engine::time::Timestamp;
 use super::batch::Batch;
 use super::lease::Life;
 use super::queue::{Op, Outcome};
-use crate::port::{Admission, Admitted, Append, Entry, HeadChange, HeadState, Incarnation, ShardRow, Snapshot};
+use crate::partition_rules::{self, Change};
+use crate::port::{
+    Admission, Admitted, Append, Entry, HeadChange, HeadState, Incarnation, Ingest, OutboxRow, PartitionKey,
+    PartitionRow, ShardRow, Snapshot,
+};
 use crate::shard_map::ShardMap;
 use crate::{StoreError, check};
 
@@ -46,6 +50,7 @@ pub(super) struct Known {
     pub(super) positions: HashMap<ShardId, u64>,
     /// The boots of nodes that are not fenced.
     pub(super) lives: HashMap<Incarnation, Life>,
+    pub(super) partitions: HashMap<PartitionKey, PartitionRow>,
     // Two generations in place of an order of use: a run that is not touched while a whole generation fills is
     // forgotten and looked up again when it moves.
     young: HashMap<RunId, Tail>,
@@ -76,6 +81,7 @@ impl Known {
     pub(super) fn learn(&mut self, decided: Decided) {
         self.shards.learn(decided.claims.into_values().collect());
         self.positions.extend(decided.positions);
+        self.partitions.extend(decided.partitions);
         for (run, tail) in decided.tails {
             if let Some(tail) = tail {
                 self.remember(run, tail);
@@ -89,6 +95,7 @@ impl Known {
 pub(super) struct Decided {
     claims: BTreeMap<ShardId, ShardRow>,
     positions: HashMap<ShardId, u64>,
+    partitions: HashMap<PartitionKey, PartitionRow>,
     tails: HashMap<RunId, Option<Tail>>,
 }
 
@@ -112,6 +119,8 @@ impl Questions {
                     }
                     questions.runs.extend(doubt.then_some(admission.run));
                 }
+                // Hardly any record comes twice: that one did is told by the run that is there.
+                Op::Ingest(ingest) if doubt => questions.runs.extend(ingest.admissions.iter().map(|its| its.run)),
                 Op::Append(append) => {
                     questions.runs.extend((doubt || known.tail(append.run).is_none()).then_some(append.run));
                 }
@@ -160,10 +169,18 @@ impl<'a> Plan<'a> {
             Op::Snapshot { run, epoch, snapshot } => self.snapshot(*run, *epoch, snapshot).map(|()| Outcome::Done),
             Op::Claim { shard, owner } => self.claim(*shard, owner).map(Outcome::Claimed),
             Op::Blob { run, blob, data } => self.batch.blob(*run, blob.sha256, data).map(|()| Outcome::Done),
-            // The writer gives these a transaction of their own and never plans them.
-            Op::Define(_) | Op::Retain { .. } | Op::OutboxDone { .. } | Op::Lease(_) | Op::Shard(_) | Op::Close => {
-                Err(StoreError::Closed)
+            Op::Ingest(ingest) => self.ingest(ingest).map(Outcome::Ingested),
+            Op::Partition { key, change, now } => {
+                self.change_partition(key, change, *now).map(|row| Outcome::Partition(row.map(Box::new)))
             }
+            // The writer gives these a transaction of their own and never plans them.
+            Op::Define(_)
+            | Op::Retain { .. }
+            | Op::OutboxDone { .. }
+            | Op::Letter(_)
+            | Op::Lease(_)
+            | Op::Shard(_)
+            | Op::Close => Err(StoreError::Closed),
         }
     }
 
@@ -171,6 +188,9 @@ impl<'a> Plan<'a> {
     pub(super) fn finish(mut self) -> Result<(Batch, Decided), StoreError> {
         for (run, (head, at)) in self.heads {
             self.batch.head(run, head, at)?;
+        }
+        for row in self.decided.partitions.values() {
+            self.batch.partition(row)?;
         }
         for (shard, last) in &self.decided.positions {
             self.batch.position(*shard, *last)?;
@@ -204,19 +224,71 @@ impl<'a> Plan<'a> {
                 return Ok(if same { Admitted::Replayed(used.run) } else { Admitted::KeyReused(used.run) });
             }
         }
-        if self.tail(*run).is_some() {
+        if !self.begin(admission)? {
             return Err(StoreError::SeqTaken { run: *run, seq: Seq(1) });
         }
-        let head = check::head(admission.head);
-        self.batch.run(admission, head)?;
-        self.batch.entry(*run, entry);
         self.batch.key(admission)?;
         if let (Some(key), Some(name)) = (idempotency, name) {
             let used = UsedKey { run: *run, fingerprint: key.fingerprint, expires_at: key.expires_at };
             self.keys.insert(name, used);
         }
-        self.decided.tails.insert(*run, Some(Tail { next: next(entry), state: head.state }));
         Ok(Admitted::New)
+    }
+
+    /// Writes a new run. False, and nothing is written, when it is there already.
+    fn begin(&mut self, admission: &Admission) -> Result<bool, StoreError> {
+        let Admission { run, entry, outbox, .. } = admission;
+        if self.tail(*run).is_some() {
+            return Ok(false);
+        }
+        let head = check::head(admission.head);
+        self.batch.run(admission, head)?;
+        self.batch.entry(*run, entry);
+        self.owe(*run, outbox)?;
+        self.decided.tails.insert(*run, Some(Tail { next: next(entry), state: head.state }));
+        Ok(true)
+    }
+
+    fn owe(&mut self, run: RunId, outbox: &[OutboxRow]) -> Result<(), StoreError> {
+        let mut last = self.position(run.shard());
+        for row in outbox {
+            last += 1;
+            self.batch.outbox(run, last, row)?;
+        }
+        if !outbox.is_empty() {
+            self.decided.positions.insert(run.shard(), last);
+        }
+        Ok(())
+    }
+
+    fn partition(&self, key: &PartitionKey) -> Option<&PartitionRow> {
+        self.decided.partitions.get(key).or_else(|| self.known.partitions.get(key))
+    }
+
+    fn change_partition(
+        &mut self,
+        key: &PartitionKey,
+        change: &Change,
+        now: Timestamp,
+    ) -> Result<Option<PartitionRow>, StoreError> {
+        let row = partition_rules::changed(self.partition(key), key, change, now)?;
+        if let Some(row) = &row {
+            self.decided.partitions.insert(key.clone(), row.clone());
+        }
+        Ok(row)
+    }
+
+    /// What could be refused was refused before: after the position is checked, all of it is written.
+    fn ingest(&mut self, ingest: &Ingest) -> Result<Vec<Admitted>, StoreError> {
+        let row = partition_rules::advanced(self.partition(&ingest.key), ingest)?;
+        self.decided.partitions.insert(row.key.clone(), row);
+        let mut answers = Vec::with_capacity(ingest.admissions.len());
+        for admission in &ingest.admissions {
+            let new = self.begin(admission)?;
+            answers.push(if new { Admitted::New } else { Admitted::Replayed(admission.run) });
+        }
+        ingest.dead.iter().try_for_each(|letter| self.batch.letter(letter))?;
+        Ok(answers)
     }
 
     fn append(&mut self, append: &Append) -> Result<(), StoreError> {
@@ -225,20 +297,15 @@ impl<'a> Plan<'a> {
         check::incarnation(*incarnation, |incarnation| self.known.lives.contains_key(&incarnation))?;
         let mut tail = self.tail(*run).ok_or(StoreError::UnknownRun(*run))?;
         check::sequence(*run, tail.next, entry)?;
-        let mut last = self.position(run.shard());
-        for row in outbox {
-            last += 1;
-            self.batch.outbox(*run, last, row)?;
-        }
-        if !outbox.is_empty() {
-            self.decided.positions.insert(run.shard(), last);
-        }
+        self.owe(*run, outbox)?;
         self.batch.entry(*run, entry);
         tail.next = next(entry);
         if let Some(head) = head.map(check::head) {
             self.batch.count_change(tail.state, head.state);
             tail.state = head.state;
-            self.heads.insert(*run, (head, entry.at));
+            // Who left its line in one event of the batch does not come back with the next.
+            let left = self.heads.get(run).is_some_and(|(earlier, _)| earlier.leaves_line);
+            self.heads.insert(*run, (HeadChange { leaves_line: head.leaves_line || left, ..head }, entry.at));
         }
         self.decided.tails.insert(*run, Some(tail));
         Ok(())

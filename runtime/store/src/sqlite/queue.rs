@@ -13,10 +13,15 @@ use motet_engine::time::Timestamp;
 use motet_engine::value::BlobRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::ingest::LetterOp;
 use super::lease::LeaseOp;
 use super::shard::ShardOp;
-use crate::StoreError;
-use crate::port::{Admission, Admitted, Append, PutOutcome, Snapshot, StoreHealth, StoredDefinition};
+use crate::partition_rules::Change;
+use crate::port::{
+    Admission, Admitted, Append, Ingest, PartitionKey, PartitionRow, PutOutcome, Snapshot, StoreHealth,
+    StoredDefinition,
+};
+use crate::{StoreError, check};
 
 /// Writes that may wait for a commit.
 const QUEUE_WRITES: usize = 8_192;
@@ -40,7 +45,10 @@ pub(super) enum Op {
     Blob { run: RunId, blob: BlobRef, data: Bytes },
     Define(Box<StoredDefinition>),
     Retain { ended_before: Timestamp, now: Timestamp, limit: u32 },
-    OutboxDone { shard: ShardId, epoch: Epoch, up_to: u64 },
+    OutboxDone { shard: ShardId, epoch: Epoch, positions: Vec<u64> },
+    Ingest(Box<Ingest>),
+    Partition { key: PartitionKey, change: Change, now: Timestamp },
+    Letter(LetterOp),
     Lease(LeaseOp),
     Shard(ShardOp),
     Close,
@@ -54,6 +62,7 @@ impl Op {
             Self::Define(_)
                 | Self::Retain { .. }
                 | Self::OutboxDone { .. }
+                | Self::Letter(_)
                 | Self::Lease(_)
                 | Self::Shard(_)
                 | Self::Close
@@ -62,17 +71,17 @@ impl Op {
 
     fn payload_bytes(&self) -> usize {
         match self {
-            Self::Admit(admission) => admission.entry.payload.len(),
-            Self::Append(append) => {
-                let outbox: usize = append.outbox.iter().map(|row| row.payload.len()).sum();
-                append.entry.payload.len() + outbox
-            }
+            Self::Admit(admission) => admission.entry.payload.len() + check::outbox_bytes(&admission.outbox),
+            Self::Append(append) => append.entry.payload.len() + check::outbox_bytes(&append.outbox),
+            Self::Ingest(ingest) => check::ingest_bytes(ingest) + ingest.admissions.len() * WRITE_BYTES,
             Self::Snapshot { snapshot, .. } => snapshot.state.len(),
             Self::Blob { data, .. } => data.len(),
             Self::Claim { .. }
             | Self::Define(_)
             | Self::Retain { .. }
             | Self::OutboxDone { .. }
+            | Self::Partition { .. }
+            | Self::Letter(_)
             | Self::Lease(_)
             | Self::Shard(_)
             | Self::Close => 0,
@@ -92,6 +101,11 @@ pub(super) enum Outcome {
     Shards(Option<Vec<(ShardId, Epoch)>>),
     Put(PutOutcome),
     Forgotten(u64),
+    Ingested(Vec<Admitted>),
+    /// The row after the change, when there is one.
+    Partition(Option<Box<PartitionRow>>),
+    /// Whether a dead letter was settled.
+    Settled(bool),
 }
 
 /// A write in the queue, with the way back to its caller.
@@ -169,7 +183,8 @@ impl Queue {
             return Err(StoreError::Storage(fault.clone()));
         }
         let bytes = op.payload_bytes() + WRITE_BYTES;
-        Ok((bytes, u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)))
+        // One that is larger than the whole room goes alone.
+        Ok((bytes, u32::try_from(bytes.div_ceil(1024).min(QUEUE_KIB)).unwrap_or(u32::MAX)))
     }
 
     fn gone(&self) -> StoreError {

@@ -12,20 +12,20 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::schema::Trouble;
-use crate::port::{Entry, HeadState, RunHead, RunQuery, Snapshot, StoredRun};
+use crate::port::{Entry, HeadState, Line, RunHead, RunQuery, Snapshot, StoredRun};
 use crate::{StoreError, check};
 
-const HEAD: &str =
-    "select state, created_at, finished_at, wake_at, namespace, workflow, version, tags, null, id from run";
+const HEAD: &str = "select state, created_at, finished_at, wake_at, namespace, workflow, version, tags, null, id, line,
+  place from run";
 
 // Three shapes of rows in one answer, told apart by the ninth column: head, snapshot, entry.
 pub(super) const LOAD: &str =
-    "select state, created_at, finished_at, wake_at, namespace, workflow, version, tags, 0 as part, id
+    "select state, created_at, finished_at, wake_at, namespace, workflow, version, tags, 0 as part, id, line, place
   from run where id = ?1
 union all
-select seq, schema, null, null, null, null, null, null, 1, state from snapshot where run = ?1 and not ?2
+select seq, schema, null, null, null, null, null, null, 1, state, null, null from snapshot where run = ?1 and not ?2
 union all
-select seq, count, at, null, null, null, null, null, 2, payload from journal
+select seq, count, at, null, null, null, null, null, 2, payload, null, null from journal
   where run = ?1 and seq >= coalesce((select max(early.seq) from journal as early where early.run = ?1 and early.seq <=
     (select kept.seq + 1 from snapshot as kept where kept.run = ?1 and not ?2)), 0)";
 
@@ -37,6 +37,8 @@ pub(super) const ENTRIES: &str = "select seq, count, at, null, null, null, null,
 
 pub(super) const UNFINISHED: &str =
     "select id from run indexed by run_live where state < 2 and shard = ?1 and id > ?2 order by id limit ?3";
+const LINES: &str = " indexed by run_line where line is not null and shard = ?1 and id > ?2 order by id limit ?3";
+const FIRST: &str = " indexed by run_first where line is not null and line = ?1 and shard = ?2 order by place limit 1";
 pub(super) const DUE: &str =
     "select id from run indexed by run_due where shard = ?1 and wake_at <= ?2 order by wake_at, id limit ?3";
 pub(super) const NEXT_WAKE: &str =
@@ -84,6 +86,12 @@ pub(super) fn number<T: TryFrom<i64>>(row: &SqliteRow, place: usize) -> Result<T
     T::try_from(number).map_err(|_| StoreError::Corrupt(format!("the number {number} is out of range")))
 }
 
+fn read_line(row: &SqliteRow) -> Result<Option<Line>, StoreError> {
+    let Some(line) = column::<Option<&[u8]>>(row, 10)? else { return Ok(None) };
+    let line = line.try_into().map_err(|_| StoreError::Corrupt(format!("a line has {} bytes", line.len())))?;
+    Ok(Some(Line { line, place: column(row, 11)? }))
+}
+
 fn read_head(row: &SqliteRow) -> Result<RunHead, StoreError> {
     let tags: &str = column(row, 7)?;
     Ok(RunHead {
@@ -96,6 +104,7 @@ fn read_head(row: &SqliteRow) -> Result<RunHead, StoreError> {
         created_at: Timestamp::from_millis(column(row, 1)?),
         finished_at: time(row, 2)?,
         wake_at: time(row, 3)?,
+        line: read_line(row)?,
     })
 }
 
@@ -157,7 +166,11 @@ pub(super) fn list_text(query: &RunQuery) -> QueryBuilder<'static, Sqlite> {
         |states: &[HeadState]| !query.states.is_empty() && query.states.iter().all(|state| states.contains(state));
     let mut text = QueryBuilder::new(HEAD);
     let namespace = query.namespace.0.as_str().to_owned();
-    if all_are(&[HeadState::Failed, HeadState::TimedOut]) {
+    if query.holding {
+        // Whoever ended otherwise has left.
+        text.push(" indexed by run_held where line is not null and state in (5, 7) and namespace = ");
+        text.push_bind(namespace);
+    } else if all_are(&[HeadState::Failed, HeadState::TimedOut]) {
         text.push(" indexed by run_failed where state in (5, 7) and namespace = ").push_bind(namespace);
     } else if all_are(&[HeadState::Pending, HeadState::Running]) {
         text.push(" indexed by run_live where state < 2 and namespace = ").push_bind(namespace);
@@ -203,6 +216,39 @@ pub(super) async fn unfinished(
     let after = after.map_or_else(Vec::new, |after| after.to_bytes().to_vec());
     let rows = sqlx::query(UNFINISHED).bind(shard.0).bind(after).bind(limit).fetch_all(pool).await.map_err(failed)?;
     rows.iter().map(|row| run_id(row, 0)).collect()
+}
+
+/// The statement that finds runs that hold a place in a line.
+pub(super) fn lines_text() -> String {
+    format!("{HEAD}{LINES}")
+}
+
+/// Runs of a shard that hold a place in a line, oldest first.
+pub(super) async fn lines(
+    pool: &SqlitePool,
+    shard: ShardId,
+    after: Option<RunId>,
+    limit: u32,
+) -> Result<Vec<RunHead>, StoreError> {
+    let after = after.map_or_else(Vec::new, |after| after.to_bytes().to_vec());
+    let text = lines_text();
+    let rows = sqlx::query(&text).bind(shard.0).bind(after).bind(limit).fetch_all(pool).await.map_err(failed)?;
+    rows.iter().map(read_head).collect()
+}
+
+pub(super) fn first_text() -> String {
+    format!("{HEAD}{FIRST}")
+}
+
+/// The run with the smallest place in a line.
+pub(super) async fn line_head(
+    pool: &SqlitePool,
+    shard: ShardId,
+    line: [u8; 16],
+) -> Result<Option<RunHead>, StoreError> {
+    let text = first_text();
+    let row = sqlx::query(&text).bind(line.to_vec()).bind(shard.0).fetch_optional(pool).await.map_err(failed)?;
+    row.as_ref().map(read_head).transpose()
 }
 
 /// Runs by state.

@@ -1,4 +1,4 @@
-//! Forgetting: runs that ended long ago, what belonged to them, and keys that expired.
+//! Forgetting: runs that ended long ago, what belonged to them, keys that expired, and dead letters that are settled.
 //!
 //! One transaction forgets a bounded number of runs, so that other writes wait for milliseconds. An idempotency key
 //! outlives its run until it expires: its promise is about repeating, not about reading. Used by the writer.
@@ -21,9 +21,13 @@ pub(super) const RUNS_AT_ONCE: u32 = 250;
 /// Expired keys that one transaction forgets.
 const KEYS_AT_ONCE: u32 = 2_000;
 
+/// Dead letters that one transaction forgets; each may be large.
+const LETTERS_AT_ONCE: u32 = 50;
+
 // Ids sort by time and no run ends before it begins, so the candidates are at the beginning of the table and no
 // index by time of finishing is needed; a run whose id was made by a clock that is ahead goes a little later.
-pub(super) const FIND_RUNS: &str = "select id, state from run where id < ?1 and finished_at < ?2 order by id limit ?3";
+pub(super) const FIND_RUNS: &str =
+    "select id, state from run where id < ?1 and finished_at < ?2 and line is null order by id limit ?3";
 // Bytes may have been put for a run that was never admitted: they go when the run could have ended.
 const FIND_STRAYS: &str = "select distinct run from blob_use
   where run < ?1 and not exists (select 1 from run where run.id = blob_use.run) limit ?2";
@@ -40,9 +44,12 @@ update run_count set succeeded = succeeded - ($3->>0), failed = failed - ($3->>1
   timed_out = timed_out - ($3->>3);
 delete from idempotency where (namespace, key) in
   (select namespace, key from idempotency where expires_at < $4 order by expires_at limit $5);
+delete from dead_letter where id in
+  (select id from dead_letter where state > 0 and at < $6 order by at limit $7);
 commit";
 
-/// Forgets at most `limit` runs that ended before a time, and keys that expired before `now`. Returns the runs.
+/// Forgets at most `limit` runs that ended before a time, dead letters that are settled and older than that, and keys
+/// that expired before `now`. Returns the runs.
 pub(super) async fn forget(
     connection: &mut Connection,
     ended_before: Timestamp,
@@ -64,7 +71,8 @@ pub(super) async fn forget(
     let count = |state| ended.iter().filter(|(_, its)| *its == state).count();
     let counts = [HeadState::Succeeded, HeadState::Failed, HeadState::Cancelled, HeadState::TimedOut].map(count);
     let whole = sqlx::query(FORGET).bind(all).bind(json(&digests)?).bind(json(&counts)?);
-    connection.transaction(whole.bind(now.as_millis()).bind(KEYS_AT_ONCE)).await?;
+    let whole = whole.bind(now.as_millis()).bind(KEYS_AT_ONCE);
+    connection.transaction(whole.bind(ended_before.as_millis()).bind(LETTERS_AT_ONCE)).await?;
     Ok(gone)
 }
 

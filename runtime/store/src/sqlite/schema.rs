@@ -32,12 +32,13 @@ const CACHE_KIB: u32 = 16 << 10;
 const STATEMENTS: usize = 256;
 
 /// The steps that lead from an empty file to the present schema, by number.
-const MIGRATIONS: [(i64, &str); 5] = [
+const MIGRATIONS: [(i64, &str); 6] = [
     (1, include_str!("migrations/0001_runs.sql")),
     (2, include_str!("migrations/0002_rest.sql")),
     (3, include_str!("migrations/0003_cluster.sql")),
     (4, include_str!("migrations/0004_shards.sql")),
     (5, include_str!("migrations/0005_members.sql")),
+    (6, include_str!("migrations/0006_ingest.sql")),
 ];
 
 fn options(folder: &Path) -> SqliteConnectOptions {

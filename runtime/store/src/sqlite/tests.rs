@@ -38,8 +38,10 @@ fn admission(run: RunId) -> Admission {
         version: "1".to_owned(),
         tags: vec![],
         entry: entry(1, vec![1]),
-        head: HeadChange { state: HeadState::Pending, wake_at: None },
+        head: HeadChange { state: HeadState::Pending, wake_at: None, leaves_line: false },
         idempotency: None,
+        outbox: vec![],
+        line: None,
     }
 }
 
@@ -124,7 +126,7 @@ async fn a_row_that_the_database_refuses_does_not_hurt_its_neighbours() {
     let trigger = "create trigger refuse before insert on journal when new.payload = x'bad0'
         begin select raise(abort, 'not this one'); end";
     connection.execute(trigger).await.unwrap();
-    let ghost = "insert into run select ?1, 1, 'default', 'answer', '1', '[]', 0, 0, null, null";
+    let ghost = "insert into run select ?1, 1, 'default', 'answer', '1', '[]', 0, 0, null, null, null, null";
     sqlx::query(ghost).bind(run(77).to_bytes().to_vec()).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
 
@@ -233,7 +235,7 @@ async fn runs_that_are_not_remembered_are_looked_up() {
     for seq in 2..5 {
         store = reopened(store, &folder).await;
         let state = if seq == 4 { HeadState::Succeeded } else { HeadState::Running };
-        let head = Some(HeadChange { state, wake_at: None });
+        let head = Some(HeadChange { state, wake_at: None, leaves_line: false });
         store.append(Append { head, ..append(run(1), entry(seq, vec![2])) }).await.unwrap();
         let again = store.append(append(run(1), entry(seq, vec![2]))).await;
         assert!(matches!(again, Err(StoreError::SeqTaken { .. })), "{again:?}");

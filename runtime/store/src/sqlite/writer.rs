@@ -24,7 +24,7 @@ use super::plan::{KeyName, Known, Plan, Questions, Tail, UsedKey};
 use super::queue::{Op, Outcome, Status, Write};
 use super::reader::{column, name, number, run_id, state};
 use super::schema::Trouble;
-use super::{definition, lease, outbox, retention, shard};
+use super::{definition, ingest, lease, outbox, retention, shard};
 use crate::shard_map::with_epochs;
 use crate::{StoreError, check};
 
@@ -71,6 +71,7 @@ impl Writer {
         let mut known = Known::default();
         (known.shards, known.lives) = (shards, lives);
         known.positions.extend(positions);
+        known.partitions = ingest::restore(&mut connection).await.map_err(Trouble::into_error)?;
         Ok(Self { connection, writes, known, status, waiting: None, unmoved: true, lock })
     }
 
@@ -231,14 +232,15 @@ impl Writer {
                 self.known.forget(&gone);
                 Ok(Ok(Outcome::Forgotten(gone.len() as u64)))
             }
-            Op::OutboxDone { shard, epoch, up_to } => {
+            Op::OutboxDone { shard, epoch, positions } => {
                 let current = self.known.shards.epoch(*shard);
                 if let Err(fenced) = check::epoch(*shard, *epoch, current) {
                     return Ok(Err(fenced));
                 }
-                outbox::forget(&mut self.connection, *shard, *up_to).await?;
+                outbox::forget(&mut self.connection, *shard, positions).await?;
                 Ok(Ok(Outcome::Done))
             }
+            Op::Letter(op) => ingest::change_letter(&mut self.connection, &self.known, op).await,
             Op::Lease(op) => {
                 let number = lease::change(&mut self.connection, op).await?;
                 self.known.lives = lease::lives(&mut self.connection).await?;

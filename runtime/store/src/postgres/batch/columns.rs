@@ -1,11 +1,11 @@
 //! The columns of a batch's rows, one list per column, as the statement takes them.
 //!
-//! The lists of one kind of row are always equally long. Used by the batch.
+//! The lists of one kind of row are always equally long. Used by the batch and by ingests.
 
 use bytes::Bytes;
 
 #[derive(Default)]
-pub(super) struct Fresh<'a> {
+pub(in crate::postgres) struct Fresh<'a> {
     pub(super) ids: Vec<[u8; 16]>,
     pub(super) shards: Vec<i16>,
     pub(super) namespaces: Vec<&'a str>,
@@ -15,6 +15,8 @@ pub(super) struct Fresh<'a> {
     pub(super) states: Vec<i16>,
     pub(super) finished: Vec<Option<i64>>,
     pub(super) wakes: Vec<Option<i64>>,
+    pub(super) lines: Vec<Option<Bytes>>,
+    pub(super) places: Vec<Option<i64>>,
     pub(super) born: Vec<i32>,
     pub(super) counts: Vec<i32>,
     pub(super) at: Vec<i64>,
@@ -43,6 +45,7 @@ pub(super) struct Heads {
     pub(super) states: Vec<i16>,
     pub(super) finished: Vec<Option<i64>>,
     pub(super) wakes: Vec<Option<i64>>,
+    pub(super) leaves: Vec<bool>,
 }
 
 #[derive(Default)]
@@ -55,14 +58,14 @@ pub(super) struct Snapshots<'a> {
 }
 
 #[derive(Default)]
-pub(super) struct Outbox<'a> {
+pub(in crate::postgres) struct Outbox<'a> {
     pub(super) gates: Vec<i32>,
     pub(super) shards: Vec<i16>,
-    pub(super) places: Vec<i64>,
     pub(super) runs: Vec<[u8; 16]>,
     pub(super) events: Vec<[u8; 16]>,
     pub(super) topics: Vec<&'a str>,
     pub(super) keys: Vec<Option<&'a [u8]>>,
     pub(super) headers: Vec<Bytes>,
     pub(super) payloads: Vec<&'a [u8]>,
+    pub(super) transactional: Vec<bool>,
 }

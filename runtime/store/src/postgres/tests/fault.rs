@@ -33,13 +33,14 @@ async fn killed_connections_lose_and_double_nothing() {
                 for seq in 2..=EVENTS {
                     let payload = format!("{number} {seq}").into_bytes();
                     let state = if seq == EVENTS { HeadState::Succeeded } else { HeadState::Running };
-                    let head = Some(HeadChange { state, wake_at: None });
+                    let head = Some(HeadChange { state, wake_at: None, leaves_line: false });
                     let row = crate::port::OutboxRow {
                         event: [seq as u8; 16],
                         topic: "t".to_owned(),
                         key: None,
                         headers: vec![],
                         payload: payload.clone().into(),
+                        transactional: false,
                     };
                     let append = Append { head, outbox: vec![row], ..append(run(number), epoch, entry(seq, payload)) };
                     store.append(append).await.unwrap();

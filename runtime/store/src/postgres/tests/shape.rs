@@ -13,9 +13,9 @@ async fn migrating_twice_and_at_once_changes_nothing_more() {
     assert!(matches!(&refused, StoreError::Refused(text) if text.contains("motet migrate")), "{refused}");
     let options = place.options();
     let all = join_all((0..6).map(|_| PostgresStore::migrate(&options))).await;
-    assert!(all.iter().all(|done| matches!(done, Ok(3))), "{all:?}");
+    assert!(all.iter().all(|done| matches!(done, Ok(4))), "{all:?}");
     place.store().await.admit(admission(run(1))).await.unwrap();
-    assert_eq!(PostgresStore::migrate(&options).await.unwrap(), 3);
+    assert_eq!(PostgresStore::migrate(&options).await.unwrap(), 4);
     assert!(place.store().await.head(run(1)).await.unwrap().is_some());
 }
 
@@ -56,7 +56,7 @@ async fn a_day_is_dropped_when_its_last_run_is_forgotten() {
     for run in ended.into_iter().chain([lasting]) {
         store.admit(admission(run)).await.unwrap();
         let state = if run == lasting { HeadState::Waiting } else { HeadState::Succeeded };
-        let head = Some(HeadChange { state, wake_at: None });
+        let head = Some(HeadChange { state, wake_at: None, leaves_line: false });
         store.append(Append { head, ..append(run, epoch, entry(2, vec![2])) }).await.unwrap();
     }
     let names = [0, 1].map(|day| format!("journal_{}", partition::born(on_day(day, 0))));
