@@ -231,6 +231,8 @@ pub enum Event {
         /// Their outputs, a list in the same order.
         outputs: Value,
     },
+    /// Those before the run in its order have left it: it begins.
+    LineReached,
     /// A run that had ended without success gave its place in an order up, so that the next one goes on.
     LineLeft {
         /// Who asked.
@@ -265,6 +267,7 @@ impl Event {
             Self::Resumed { .. } => "resumed",
             Self::RunRetried { .. } => "retried",
             Self::Forked { .. } => "forked",
+            Self::LineReached => "line_reached",
             Self::LineLeft { .. } => "line_left",
         }
     }
@@ -295,6 +298,7 @@ impl Event {
             | Self::Paused { .. }
             | Self::Resumed { .. }
             | Self::RunRetried { .. }
+            | Self::LineReached
             | Self::LineLeft { .. } => None,
         }
     }

@@ -61,6 +61,8 @@ pub enum Input {
         /// Who asks.
         by: Principal,
     },
+    /// The run is the first of its order now.
+    LineReached,
     /// Someone wants a run that ended without success to give its place in an order up.
     LeaveLine {
         /// Who asks.

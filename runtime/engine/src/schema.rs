@@ -1,13 +1,15 @@
-//! JSON Schemas (draft 2020-12) for inputs, outputs and parsed values.
+//! JSON Schemas for inputs, outputs and parsed values: draft 2020-12, and whichever their own one is for those that
+//! others wrote.
 //!
 //! Compiled once, with every reference inside the document: nothing is ever fetched. Patterns are matched in linear
 //! time. A schema that refers to itself without descending into the value would never end and is refused. Used by
-//! definitions and by runs.
+//! definitions, by runs and by the schemas of records.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use jsonschema::Draft;
 use serde_json::Value as Json;
 
 use crate::expression::wording::shorten;
@@ -42,10 +44,32 @@ impl Schema {
     /// # Errors
     /// Every mistake with the JSON Pointer of its place in the document.
     pub fn compile(document: &Json) -> Result<Self, Vec<(String, String)>> {
+        Self::compile_as(document, Draft::Draft202012)
+    }
+
+    /// Compiles a document of the draft that its `$schema` names; 2020-12 where it names none.
+    ///
+    /// # Errors
+    /// Every mistake with the JSON Pointer of its place in the document.
+    pub fn compile_own_draft(document: &Json) -> Result<Self, Vec<(String, String)>> {
+        Self::compile_as(document, Draft::Draft202012.detect(document))
+    }
+
+    fn compile_as(document: &Json, draft: Draft) -> Result<Self, Vec<(String, String)>> {
         if is_too_deep(document) {
             return Err(vec![(String::new(), format!("the schema is more than {MAX_NESTING} levels deep"))]);
         }
-        let mut mistakes: Vec<(String, String)> = jsonschema::draft202012::meta::validator()
+        let meta = match draft {
+            Draft::Draft4 => jsonschema::draft4::meta::validator(),
+            Draft::Draft6 => jsonschema::draft6::meta::validator(),
+            Draft::Draft7 => jsonschema::draft7::meta::validator(),
+            Draft::Draft201909 => jsonschema::draft201909::meta::validator(),
+            Draft::Draft202012 => jsonschema::draft202012::meta::validator(),
+            _ => {
+                return Err(vec![("/$schema".to_owned(), "this is no draft of JSON Schema that is known here".into())]);
+            }
+        };
+        let mut mistakes: Vec<(String, String)> = meta
             .iter_errors(document)
             .take(MAX_ERRORS)
             .map(|error| (error.instance_path().as_str().to_owned(), bounded(&error)))
@@ -57,7 +81,8 @@ impl Schema {
             return Err(mistakes);
         }
         let patterns = jsonschema::PatternOptions::regex().size_limit(MAX_PATTERN).dfa_size_limit(MAX_PATTERN);
-        let validator = jsonschema::draft202012::options().with_pattern_options(patterns).offline().build(document);
+        let options = jsonschema::options().with_draft(draft);
+        let validator = options.with_pattern_options(patterns).offline().build(document);
         match validator {
             Ok(validator) => Ok(Self { validator: Arc::new(validator), document: Arc::new(document.clone()) }),
             Err(error) => Err(vec![(error.instance_path().as_str().to_owned(), bounded(&error))]),
@@ -238,6 +263,20 @@ mod tests {
                 "{schema}: {mistakes:?}"
             );
         }
+    }
+
+    #[test]
+    fn schemas_of_others_are_read_in_their_own_draft() {
+        let tuple = |draft: &str| json!({"$schema": draft, "items": [{"type": "string"}], "additionalItems": false});
+        let old = Schema::compile_own_draft(&tuple("http://json-schema.org/draft-07/schema#")).unwrap();
+        assert!(old.validate(&json!(["a"]).into()).is_ok());
+        assert!(old.validate(&json!(["a", "b"]).into()).is_err());
+        for unfit in ["https://json-schema.org/draft/2020-12/schema", "https://example.org/own"] {
+            assert!(Schema::compile_own_draft(&tuple(unfit)).is_err(), "{unfit}");
+        }
+        let oldest =
+            json!({"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 3, "exclusiveMinimum": true});
+        assert!(Schema::compile_own_draft(&oldest).unwrap().validate(&json!(3).into()).is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use coordinates::{Coordinates, Origin, run_id};
-pub use decode::MAX_INPUT_BYTES;
+pub use decode::{MAX_INPUT_BYTES, MAX_INPUT_NESTING};
 pub use letter::{Letter, MAX_LETTER_MESSAGE, letter_headers};
 pub use reading::{Decoded, Undecoded, read, undecoded};
 pub use result::{ResultRecord, result_record};

@@ -26,7 +26,7 @@ const NAME: &str = "fake";
 pub const CRASH_INPUT: &str = "__crash__";
 
 /// Settings that may stand under `parameters`.
-const PARAMETERS: [&str; 5] = ["output_bytes", "dimension", "latency_ms", "fail_every", "fail_class"];
+const PARAMETERS: [&str; 6] = ["output_bytes", "dimension", "latency_ms", "fail_every", "fail_class", "tell_batch"];
 
 /// Largest sizes that a definition may ask for.
 const MAX_OUTPUT_BYTES: i64 = 64 << 20;
@@ -46,6 +46,8 @@ struct Settings {
     fail_every: u64,
     /// How it fails.
     fail_class: FailureClass,
+    /// Whether answers have a `batch`, the number of the batch that they came from: the one thing that differs.
+    tell_batch: bool,
 }
 
 impl Settings {
@@ -74,6 +76,7 @@ impl Settings {
             latency: Duration::from_millis(number("latency_ms", MAX_LATENCY_MS)?.unwrap_or(0)),
             fail_every: number("fail_every", i64::MAX)?.unwrap_or(0),
             fail_class,
+            tell_batch: number("tell_batch", 1)? == Some(1),
         })
     }
 }
@@ -123,6 +126,9 @@ impl ModelBackend for FakeBackend {
             let vector = TensorSpec { name: "vector".into(), datatype: Datatype::Fp32, shape, optional: false };
             signature.outputs.push(vector);
         }
+        if settings.tell_batch {
+            signature.outputs.push(TensorSpec { name: "batch".into(), ..text_signature().outputs.remove(0) });
+        }
         Ok(Box::new(FakeModel { settings, signature, counters: self.clone(), unloaded: AtomicBool::new(false) }))
     }
 }
@@ -171,7 +177,7 @@ impl FakeModel {
         vector.iter_mut().for_each(|element| *element /= norm);
     }
 
-    fn answer(&self, texts: &[&[u8]]) -> Result<Tensors, Failure> {
+    fn answer(&self, texts: &[&[u8]], batch: u64) -> Result<Tensors, Failure> {
         let answers: Vec<Vec<u8>> = texts.iter().map(|text| self.text(text)).collect();
         let mut outputs = Tensors::from([("text".to_owned(), Tensor::from_strings(&answers))]);
         if self.settings.dimension > 0 {
@@ -179,6 +185,10 @@ impl FakeModel {
             texts.iter().for_each(|text| self.vector(text, &mut elements));
             let vectors = Tensor::from_f32(vec![texts.len(), self.settings.dimension], &elements);
             outputs.insert("vector".to_owned(), vectors.map_err(|error| internal(error.to_string()))?);
+        }
+        if self.settings.tell_batch {
+            let number = batch.to_string().into_bytes();
+            outputs.insert("batch".to_owned(), Tensor::from_strings(&vec![number; texts.len()]));
         }
         Ok(outputs)
     }
@@ -219,7 +229,7 @@ impl LoadedModel for FakeModel {
         if texts.contains(&CRASH_INPUT.as_bytes()) {
             return Err(internal("the fake model crashed as asked"));
         }
-        self.answer(&texts)
+        self.answer(&texts, batch)
     }
 
     async fn health(&self) -> Result<(), Failure> {

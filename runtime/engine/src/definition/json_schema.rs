@@ -148,7 +148,7 @@ fn stream_properties() -> Vec<(&'static str, Json)> {
     let expression = json!({"type": "string", "pattern": "\\$\\{", "maxLength": crate::expression::MAX_SOURCE + 3});
     let mut headers = names(&stream::LETTER_HEADERS.map(|(name, _)| name));
     headers["default"] = "connect".into();
-    let bounds = vec![("rate", rate()), ("in_flight", integer(1, limits::MOST, None))];
+    let bounds = vec![("rate", rate())];
     let output = vec![
         ("topic", topic.clone()),
         ("headers", json!({"type": "object", "maxProperties": 100})),

@@ -14,7 +14,7 @@ use crate::time::span;
 
 pub(super) const KEYS: [&str; 2] = ["concurrency", "rate"];
 pub(super) const WORKFLOW_KEYS: [&str; 3] = ["concurrency", "rate", "key"];
-pub(super) const STREAM_KEYS: [&str; 2] = ["rate", "in_flight"];
+pub(super) const STREAM_KEYS: [&str; 1] = ["rate"];
 pub(super) const RATE_KEYS: [&str; 2] = ["count", "per"];
 pub(super) const RATE_TEXT: &str = "^[0-9]{1,7}/([0-9.]*(ms|s|m|h|d))+$";
 pub(super) const MOST: i64 = 1_000_000;
@@ -61,8 +61,6 @@ pub struct WorkflowLimits {
 pub struct StreamLimits {
     /// Most records within a span that may begin runs.
     pub rate: Option<Rate>,
-    /// Most runs of the stream that may be unfinished at one time, at least 1; past it no more records are read.
-    pub in_flight: Option<u32>,
 }
 
 /// The limits of a model.
@@ -92,12 +90,11 @@ pub(super) fn of_workflow(owner: &Fields<'_>, out: &mut Diagnostics<'_>) -> Work
 /// The limits of a stream.
 pub(super) fn of_stream(owner: &Fields<'_>, out: &mut Diagnostics<'_>) -> StreamLimits {
     let Some(entry) = owner.entry("limits") else { return StreamLimits::default() };
-    let hint = |key: &str| (key == "concurrency").then(|| "write 'in_flight' for runs that have not ended".to_owned());
+    let hint = |key: &str| (key == "concurrency").then(|| "write it under 'limits' of the workflow".to_owned());
     let Some(fields) = Fields::open(&entry.value, "'limits'", entry.key_place, &STREAM_KEYS, hint, out) else {
         return StreamLimits::default();
     };
-    let in_flight = fields.integer("in_flight", 1..=MOST, out).and_then(|most| u32::try_from(most).ok());
-    StreamLimits { rate: rate(&fields, out), in_flight }
+    StreamLimits { rate: rate(&fields, out) }
 }
 
 fn bounds(fields: &Fields<'_>, out: &mut Diagnostics<'_>) -> Limits {

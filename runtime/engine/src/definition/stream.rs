@@ -281,7 +281,7 @@ fn misnamed(key: &str) -> Option<String> {
         "dlq" | "dead_letter_queue" => Some("did you mean 'dead_letter'?".into()),
         "offset" | "from" | "auto_offset_reset" => Some("did you mean 'start'?".into()),
         "result" | "results" | "sink" => Some("did you mean 'output'?".into()),
-        "concurrency" | "rate" | "in_flight" => Some("put it under 'limits'".into()),
+        "concurrency" | "rate" => Some("put it under 'limits'".into()),
         _ => None,
     }
 }

@@ -66,6 +66,10 @@ impl Run {
                 self.state.paused = Some(Pause { by: by.clone(), reason: reason.clone(), at });
             }
             Event::Resumed { .. } => self.state.paused = None,
+            Event::LineReached => {
+                self.state.in_line = false;
+                self.begin_deadline(at);
+            }
             Event::Forked { from, kept, outputs, .. } => {
                 self.state.forked_from = Some(*from);
                 self.keep(kept, outputs, at);
@@ -73,8 +77,16 @@ impl Run {
         }
     }
 
+    fn begin_deadline(&mut self, at: Timestamp) {
+        self.state.deadline = self.workflow.timeout.map(|span| at.after(span));
+        if let Some(deadline) = self.state.deadline {
+            self.state.owed.wakes.insert((deadline, DEADLINE), ());
+        }
+    }
+
     fn end(&mut self, phase: Phase, at: Timestamp) {
         self.state.phase = phase;
+        self.state.in_line = false;
         self.state.line_left |= matches!(phase, Phase::Succeeded | Phase::Cancelled);
         self.state.finished_at = Some(at);
         self.state.owed.clear();
@@ -227,10 +239,7 @@ impl Run {
         self.state.failure = None;
         self.state.reason = None;
         self.state.finished_at = None;
-        self.state.deadline = self.workflow.timeout.map(|span| at.after(span));
-        if let Some(deadline) = self.state.deadline {
-            self.state.owed.wakes.insert((deadline, DEADLINE), ());
-        }
+        self.begin_deadline(at);
     }
 
     /// Steps of a fork that do not run again.

@@ -155,15 +155,19 @@ impl Plan {
             Input::Resume { .. } if !paused => return Err(Rejection::NotPaused),
             Input::Resume { by } => self.record(Event::Resumed { by: by.clone() }),
             Input::Retry { .. } => return Err(Rejection::NotEnded),
+            Input::LineReached if self.run.state.in_line => self.record(Event::LineReached),
+            Input::LineReached => return Err(Rejection::NotDue),
             Input::LeaveLine { .. } if self.run.state.holds_line() => return Err(Rejection::LineInUse),
             Input::LeaveLine { .. } => return Err(Rejection::NoLine),
         }
         Ok(())
     }
 
-    /// Records everything that follows from the state at this time; nothing while the run is paused, or has ended.
+    /// Records everything that follows from the state at this time; nothing while the run is paused, waits for those
+    /// before it, or has ended.
     fn advance(&mut self) {
-        if self.run.state.paused.is_some() || self.run.state.phase.is_end() {
+        let state = &self.run.state;
+        if state.paused.is_some() || state.in_line || state.phase.is_end() {
             return;
         }
         let workflow = Arc::clone(&self.run.workflow);

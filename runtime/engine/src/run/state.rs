@@ -295,6 +295,8 @@ pub struct State {
     pub forked_from: Option<RunId>,
     /// Whether the run holds no place in an order any more.
     pub line_left: bool,
+    /// Whether the run waits for those before it in its order: nothing of it begins, not even its own timeout.
+    pub in_line: bool,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
 }
@@ -308,7 +310,8 @@ impl State {
 
     pub(super) fn new(submission: Arc<Submission>, workflow: &Workflow, at: Timestamp) -> Self {
         let mut owed = Owed::default();
-        let deadline = workflow.timeout.map(|span| at.after(span));
+        let in_line = submission.source.as_ref().is_some_and(|source| source.order.is_some());
+        let deadline = workflow.timeout.filter(|_| !in_line).map(|span| at.after(span));
         if let Some(deadline) = deadline {
             owed.wakes.insert((deadline, DEADLINE), ());
         }
@@ -328,6 +331,7 @@ impl State {
             listening: Map::default(),
             forked_from: None,
             line_left: false,
+            in_line,
             finished_at: None,
         }
     }

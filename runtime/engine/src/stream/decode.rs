@@ -14,6 +14,9 @@ use crate::value::Value;
 /// The largest input of a run that a record may begin, in bytes as the journal would hold it.
 pub const MAX_INPUT_BYTES: usize = 15 << 20;
 
+/// How deep such an input may be nested.
+pub const MAX_INPUT_NESTING: usize = MAX_NESTING;
+
 /// Bytes that the smallest value takes in the journal.
 const SMALLEST: usize = 2;
 

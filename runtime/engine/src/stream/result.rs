@@ -14,7 +14,7 @@ use super::decode::{self, MAX_INPUT_BYTES, check_size};
 use super::letter::cut;
 use super::reading::record;
 use super::{Cause, Headers, Source};
-use crate::definition::{Format, RunEnd, StreamDefinition, StreamOutput};
+use crate::definition::{Delivery, Format, RunEnd, StreamDefinition, StreamOutput};
 use crate::expression::{RunFacts, Scope, Template};
 use crate::failure::{Failure, FailureClass};
 use crate::id::RunId;
@@ -43,6 +43,8 @@ pub struct ResultRecord {
     pub headers: Headers,
     /// Value.
     pub value: Option<Bytes>,
+    /// How often readers may see it.
+    pub delivery: Delivery,
 }
 
 /// The record that tells the end of a run; none when the run has not ended, comes from no record, or ended in a way
@@ -60,7 +62,8 @@ pub fn result_record(definition: &StreamDefinition, run: &Run) -> Option<ResultR
     let shaped = view.shape(definition, output).unwrap_or_else(|failure| view.unshaped(&failure));
     let event = event_id(run.id(), run.seq().0);
     let headers = view.headers(event, &shaped);
-    Some(ResultRecord { event, topic: output.topic.clone(), key: shaped.key, headers, value: Some(shaped.body) })
+    let (topic, value) = (output.topic.clone(), Some(shaped.body));
+    Some(ResultRecord { event, topic, key: shaped.key, headers, value, delivery: output.delivery })
 }
 
 /// The id of the event of a run's end: 16 bytes in the layout of UUID version 8.

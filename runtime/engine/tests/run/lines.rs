@@ -40,7 +40,11 @@ fn begun(order: Option<[u8; 16]>) -> Execution {
     let submission =
         motet_engine::event::Submission { source: Some(source(order).into()), ..submission(&compiled, json!({})) };
     let (run, events) = Run::submit(RunId::new(START, ShardId(1), 7), &compiled, submission, 64).unwrap();
-    Execution::of(run, events, START)
+    let mut execution = Execution::of(run, events, START);
+    if order.is_some() {
+        execution.input(&Input::LineReached).unwrap();
+    }
+    execution
 }
 
 fn leave(execution: &mut Execution) -> Result<(), Rejection> {
