@@ -9,7 +9,11 @@ use std::time::Duration;
 
 use crate::notation::{duration, show_duration, show_size, size};
 use crate::problem::nearest;
-use crate::settings::{LogFormat, Settings, check_labels, check_roles, check_seeds};
+use crate::secret::Secret;
+use crate::settings::{
+    LogFormat, Settings, check_labels, check_mechanism, check_properties, check_registry, check_roles, check_security,
+    check_seeds,
+};
 use crate::store_url::StoreUrl;
 
 /// Finds a value in the settings.
@@ -38,6 +42,8 @@ enum Slot {
     Store(At<StoreUrl>),
     /// A URL of Redis, which may hold a password.
     Redis(At<Option<StoreUrl>>),
+    /// A text that is never shown.
+    Secret(At<Option<Secret>>),
     /// A text with its own check.
     Text(At<String>, fn(&str) -> Result<(), String>),
 }
@@ -65,6 +71,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("store.url", Slot::Store(|s| &mut s.store.url)),
     key("runs.max_live", Slot::Count64(|s| &mut s.runs.max_live, 1, 100_000)),
     key("runs.max_unfinished", Slot::Count64(|s| &mut s.runs.max_unfinished, 1, 1_000_000_000)),
+    key("runs.max_outbox", Slot::Count64(|s| &mut s.runs.max_outbox, 1, 1_000_000_000)),
     key("runs.shards", Slot::Count16(|s| &mut s.runs.shards, 1, 4096)),
     key("runs.retention", Slot::Time(|s| &mut s.runs.retention, Duration::ZERO, DECADE)),
     key("runs.recovery_per_second", Slot::Count32(|s| &mut s.runs.recovery_per_second, 1, 1_000_000)),
@@ -82,6 +89,23 @@ pub(crate) const KEYS: &[Key] = &[
     key("cluster.key", Slot::OptionalFolder(|s| &mut s.cluster.key)),
     key("cluster.authority", Slot::OptionalFolder(|s| &mut s.cluster.authority)),
     key("redis.url", Slot::Redis(|s| &mut s.redis.url)),
+    key("kafka.brokers", Slot::Text(|s| &mut s.kafka.brokers, check_seeds)),
+    key("kafka.client_id", Slot::Text(|s| &mut s.kafka.client_id, check_name)),
+    key("kafka.security", Slot::Text(|s| &mut s.kafka.security, check_security)),
+    key("kafka.mechanism", Slot::Text(|s| &mut s.kafka.mechanism, check_mechanism)),
+    key("kafka.user", Slot::Text(|s| &mut s.kafka.user, |_| Ok(()))),
+    key("kafka.password", Slot::Secret(|s| &mut s.kafka.password)),
+    key("kafka.password_file", Slot::OptionalFolder(|s| &mut s.kafka.password_file)),
+    key("kafka.authority", Slot::OptionalFolder(|s| &mut s.kafka.authority)),
+    key("kafka.certificate", Slot::OptionalFolder(|s| &mut s.kafka.certificate)),
+    key("kafka.key", Slot::OptionalFolder(|s| &mut s.kafka.key)),
+    key("kafka.key_password", Slot::Secret(|s| &mut s.kafka.key_password)),
+    key("kafka.properties", Slot::Text(|s| &mut s.kafka.properties, check_properties)),
+    key("registry.url", Slot::Text(|s| &mut s.registry.url, check_registry)),
+    key("registry.user", Slot::Text(|s| &mut s.registry.user, |_| Ok(()))),
+    key("registry.password", Slot::Secret(|s| &mut s.registry.password)),
+    key("registry.password_file", Slot::OptionalFolder(|s| &mut s.registry.password_file)),
+    key("registry.authority", Slot::OptionalFolder(|s| &mut s.registry.authority)),
     key("egress.allow", Slot::Text(|s| &mut s.egress.allow, check_places)),
     key("egress.max_in_flight", Slot::Count32(|s| &mut s.egress.max_in_flight, 1, 65_536)),
     key("egress.max_in_flight_per_host", Slot::Count32(|s| &mut s.egress.max_in_flight_per_host, 1, 65_536)),
@@ -111,6 +135,7 @@ impl Key {
                 | Slot::Format(_)
                 | Slot::Store(_)
                 | Slot::Redis(_)
+                | Slot::Secret(_)
                 | Slot::Text(..)
         )
     }
@@ -150,6 +175,7 @@ impl Key {
                 check_store(text)?;
                 *at(settings) = text.into();
             }
+            Slot::Secret(at) => *at(settings) = Some(Secret::new(text)),
             Slot::Text(at, check) => {
                 check(text)?;
                 *at(settings) = text.to_owned();
@@ -175,6 +201,7 @@ impl Key {
             }
             Slot::Format(at) => at(settings).as_str().to_owned(),
             Slot::Store(at) => at(settings).to_string(),
+            Slot::Secret(at) => at(settings).as_ref().map(ToString::to_string).unwrap_or_default(),
             Slot::Text(at, _) => at(settings).clone(),
         }
     }

@@ -20,8 +20,9 @@ pub use load::Overrides;
 pub use problem::{Origin, Origins, Problem};
 pub use secret::Secret;
 pub use settings::{
-    AdminSettings, ClusterSettings, DataSettings, EgressSettings, HttpSettings, LogFormat, LogSettings, ModelsSettings,
-    NodeSettings, RedisSettings, ResourcesSettings, RunsSettings, Settings, ShutdownSettings, StoreSettings,
+    AdminSettings, ClusterSettings, DataSettings, EgressSettings, HttpSettings, KafkaSettings, LogFormat, LogSettings,
+    ModelsSettings, NodeSettings, RedisSettings, RegistrySettings, ResourcesSettings, RunsSettings, Settings,
+    ShutdownSettings, StoreSettings,
 };
 pub use store_url::StoreUrl;
 

@@ -174,6 +174,26 @@ impl Layers {
                 format!("runs.max_live ({live}) exceeds runs.max_unfinished ({unfinished}); live runs are unfinished");
             self.conflict("runs.max_live", "runs.max_unfinished", message);
         }
+        let kafka = &self.settings.kafka;
+        if kafka.security.starts_with("sasl") && kafka.user.is_empty() {
+            let message = format!("kafka.security is {} but kafka.user is empty; name the user", kafka.security);
+            self.conflict("kafka.security", "kafka.user", message);
+        }
+        let kafka = &self.settings.kafka;
+        if kafka.password.is_some() && kafka.password_file.is_some() {
+            let message = "kafka.password and kafka.password_file are both set; keep one".to_owned();
+            self.conflict("kafka.password", "kafka.password_file", message);
+        }
+        let registry = &self.settings.registry;
+        if registry.password.is_some() && registry.password_file.is_some() {
+            let message = "registry.password and registry.password_file are both set; keep one".to_owned();
+            self.conflict("registry.password", "registry.password_file", message);
+        }
+        let kafka = &self.settings.kafka;
+        if kafka.certificate.is_some() != kafka.key.is_some() {
+            let message = "kafka.certificate and kafka.key belong together; set both or none".to_owned();
+            self.conflict("kafka.certificate", "kafka.key", message);
+        }
     }
 
     /// Reports a conflict where it was made: at the first key that is not left to its default.

@@ -3,6 +3,8 @@
 //! Never parses. Used by the loader, which fills them, and by the server.
 
 mod cluster;
+mod kafka;
+mod registry;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +14,10 @@ use crate::problem::Origins;
 use crate::store_url::StoreUrl;
 pub use cluster::{ClusterSettings, RedisSettings};
 pub(crate) use cluster::{check_labels, check_roles, check_seeds};
+pub use kafka::KafkaSettings;
+pub(crate) use kafka::{check_mechanism, check_properties, check_security};
+pub use registry::RegistrySettings;
+pub(crate) use registry::check_registry;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -36,6 +42,10 @@ pub struct Settings {
     pub cluster: ClusterSettings,
     /// The store of short-lived things that nodes share.
     pub redis: RedisSettings,
+    /// Where the records of streams come from and results go.
+    pub kafka: KafkaSettings,
+    /// Where the schemas of records are.
+    pub registry: RegistrySettings,
     /// Calls to other services.
     pub egress: EgressSettings,
     /// What is written to standard error.
@@ -106,6 +116,8 @@ pub struct RunsSettings {
     pub max_live: u64,
     /// Unfinished runs past which no more are taken.
     pub max_unfinished: u64,
+    /// Results that may wait to be sent, for each node that serves runs; past that no records are read.
+    pub max_outbox: u64,
     /// Number of shards, fixed for the life of a store.
     pub shards: u16,
     /// How long ended runs are kept; zero keeps them for ever.
@@ -222,6 +234,7 @@ impl Default for RunsSettings {
         Self {
             max_live: 10_000,
             max_unfinished: 100_000,
+            max_outbox: 100_000,
             shards: 64,
             retention: Duration::from_secs(7 * 24 * 3600),
             recovery_per_second: 2000,
