@@ -3,6 +3,7 @@
 //! Used by the router, the census and every supervisor.
 
 use std::fmt;
+use std::sync::Arc;
 
 use motet_engine::id::{Name, Namespace, RunId, ShardId};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,14 @@ pub enum Address {
     Recovery,
     /// What begins the runs of schedules.
     Scheduler,
+    /// A stream of a namespace, on the node that reads it.
+    Stream(Namespace, Name),
+    /// A partition of a stream: topic and number.
+    Partition(Namespace, Name, Arc<str>, i32),
+    /// What keeps streams in step with their definitions.
+    StreamKeeper,
+    /// What sends the results of a shard.
+    Relay(ShardId),
 }
 
 impl Address {
@@ -39,6 +48,10 @@ impl Address {
             Self::Timers(_) => "timers",
             Self::Recovery => "recovery",
             Self::Scheduler => "scheduler",
+            Self::Stream(..) => "stream",
+            Self::Partition(..) => "partition",
+            Self::StreamKeeper => "stream_keeper",
+            Self::Relay(_) => "relay",
         }
     }
 }
@@ -53,6 +66,12 @@ impl fmt::Display for Address {
             Self::Timers(shard) => write!(f, "timers/{shard}"),
             Self::Recovery => f.write_str("recovery"),
             Self::Scheduler => f.write_str("scheduler"),
+            Self::Stream(namespace, name) => write!(f, "stream/{namespace}/{name}"),
+            Self::Partition(namespace, name, topic, partition) => {
+                write!(f, "partition/{namespace}/{name}/{topic}/{partition}")
+            }
+            Self::StreamKeeper => f.write_str("stream_keeper"),
+            Self::Relay(shard) => write!(f, "relay/{shard}"),
         }
     }
 }

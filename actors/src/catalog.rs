@@ -293,6 +293,32 @@ impl Catalog {
         Ok(stream)
     }
 
+    /// A stream in its newest revision.
+    ///
+    /// # Errors
+    /// When it does not exist or cannot be read.
+    pub async fn newest_stream(&self, namespace: &Namespace, name: &Name) -> Result<StoredStream, CatalogError> {
+        let stored = self.stored(DefinitionKind::Stream, namespace, name, None).await?;
+        let unknown = || CatalogError::Unknown {
+            kind: word(DefinitionKind::Stream),
+            namespace: namespace.clone(),
+            name: name.clone(),
+            version: None,
+        };
+        if is_deleted(&stored) {
+            return Err(unknown());
+        }
+        match compile(&stored)? {
+            Definition::Stream(definition) => Ok(StoredStream {
+                namespace: stored.namespace,
+                revision: stored.version,
+                since: stored.created_at,
+                definition,
+            }),
+            _ => Err(unreadable(&stored, "it is of another kind")),
+        }
+    }
+
     /// The newest revisions of a kind, without those that say that there is nothing any more.
     async fn revisions(&self, kind: DefinitionKind) -> Result<Vec<(StoredDefinition, Definition)>, StoreError> {
         let stored = self.store.definitions(kind, None).await?.into_iter().filter(|stored| !is_deleted(stored));

@@ -5,6 +5,7 @@
 //! admission, by the router.
 
 mod journal;
+mod results;
 
 use std::sync::Arc;
 
@@ -68,7 +69,7 @@ impl NewRun {
     /// # Errors
     /// When the events cannot be encoded or their large values not be stored.
     pub async fn prepare(
-        store: &dyn Store,
+        parts: &DriverParts,
         run: Run,
         events: Vec<motet_engine::event::Event>,
         idempotency: Option<IdempotencyKey>,
@@ -78,14 +79,32 @@ impl NewRun {
         let (namespace, workflow) = (submission.namespace.clone(), submission.workflow.clone());
         let (version, tags, at) = (submission.version.clone(), submission.tags.clone(), submission.at);
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-        let payload = encode_events(store, run.id(), events).await?;
+        let outbox = results::owed(parts, None, &run).await?;
+        let payload = encode_events(&*parts.store, run.id(), events).await?;
         let entry = Entry { seq: Seq(1), count, at, payload };
         let head = head_of(&run, held);
         let run_id = run.id();
         Ok(Self {
             run,
-            admission: Admission { run: run_id, namespace, workflow, version, tags, entry, head, idempotency },
+            admission: Admission {
+                run: run_id,
+                namespace,
+                workflow,
+                version,
+                tags,
+                entry,
+                head,
+                idempotency,
+                outbox,
+                line: None,
+            },
         })
+    }
+
+    /// The run, the head that it will have, and what makes it durable, for whoever writes many together.
+    #[must_use]
+    pub fn into_parts(self) -> (Run, HeadChange, Admission) {
+        (self.run, self.admission.head, self.admission)
     }
 
     /// The run as it will stand.
@@ -109,10 +128,7 @@ impl NewRun {
     pub async fn admit(self, parts: &DriverParts, epoch: Epoch) -> Result<(Admitted, RunDriver), StoreError> {
         let head = self.admission.head;
         let admitted = parts.store.admit(self.admission).await?;
-        Ok((
-            admitted,
-            RunDriver { parts: parts.clone(), run: self.run, epoch, head, held: false, sent: 0, snapshot: Seq(0) },
-        ))
+        Ok((admitted, RunDriver::admitted(parts, self.run, head, epoch)))
     }
 }
 
@@ -139,6 +155,12 @@ pub struct RunDriver {
 }
 
 impl RunDriver {
+    /// The driver of a run that has just become durable, with this head.
+    #[must_use]
+    pub fn admitted(parts: &DriverParts, run: Run, head: HeadChange, epoch: Epoch) -> Self {
+        Self { parts: parts.clone(), run, epoch, head, held: false, sent: 0, snapshot: Seq(0) }
+    }
+
     /// Brings a run back from the store.
     ///
     /// # Errors
@@ -188,6 +210,7 @@ impl RunDriver {
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
         let seq = Seq(self.run.seq().0 + 1);
         let head = head_of(&next, self.held);
+        let outbox = results::owed(&self.parts, Some(&self.run), &next).await?;
         let payload = encode_events(&*self.parts.store, self.run.id(), events).await?;
         let append = Append {
             run: self.run.id(),
@@ -195,7 +218,7 @@ impl RunDriver {
             incarnation: None,
             entry: Entry { seq, count, at: now, payload },
             head: (head != self.head).then_some(head),
-            outbox: vec![],
+            outbox,
         };
         self.parts.store.append(append).await?;
         self.run = next;
@@ -252,7 +275,7 @@ pub async fn read_run(parts: &DriverParts, run: RunId) -> Result<Run, DriverErro
 
 async fn load(parts: &DriverParts, id: RunId) -> Result<(Run, HeadChange, Seq), DriverError> {
     let stored = parts.store.load(id, false).await?.ok_or(DriverError::Unknown(id))?;
-    let head = HeadChange { state: stored.head.state, wake_at: stored.head.wake_at };
+    let head = HeadChange { state: stored.head.state, wake_at: stored.head.wake_at, leaves_line: false };
     let workflow =
         parts.catalog.workflow(&stored.head.namespace, &stored.head.workflow, Some(&stored.head.version)).await?;
     if let Some(snapshot) = &stored.snapshot {
@@ -293,6 +316,7 @@ async fn replay(
 pub fn head_state(run: &Run, held: bool) -> HeadState {
     match run.phase() {
         Phase::Active if run.is_paused() => HeadState::Paused,
+        Phase::Active if run.state().in_line => HeadState::Pending,
         Phase::Active if run.calls_owed() > 0 && held => HeadState::Pending,
         Phase::Active if run.calls_owed() > 0 => HeadState::Running,
         Phase::Active => HeadState::Waiting,
@@ -308,5 +332,5 @@ fn head_of(run: &Run, held: bool) -> HeadChange {
     let state = head_state(run, held);
     let by_row = matches!(state, HeadState::Pending | HeadState::Waiting | HeadState::Paused);
     let wake_at: Option<Timestamp> = if by_row { run.next_wake() } else { None };
-    HeadChange { state, wake_at }
+    HeadChange { state, wake_at, leaves_line: run.state().line_left }
 }

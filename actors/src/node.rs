@@ -5,10 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use motet_cluster::members::{ModelName, Replica};
 use motet_cluster::shards::ShardHost;
 use motet_engine::id::ShardId;
@@ -21,7 +20,6 @@ use motet_vectors::port::VectorBackend;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{Notify, watch};
 
-use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::census::Census;
 use crate::driver::DriverParts;
@@ -32,13 +30,12 @@ use crate::models::{Holding, ModelNursery, Models};
 use crate::peers::{Peers, Reception};
 use crate::placement::Telling;
 use crate::ports::{Clock, Entropy};
-use crate::recovery::Recovery;
 use crate::router::Router;
 use crate::runs::{RunHost, RunNursery, Runs};
-use crate::schedule_actor::Scheduler;
 use crate::schedules::Schedules;
+use crate::services::Services;
+use crate::streams::{StreamNursery, StreamParts, Streams};
 use crate::supervisor::{Children, Nursery, RestartPolicy, Supervisor};
-use crate::timers::Timers;
 
 /// What a node is made of. The server chooses the adapters.
 pub struct NodeParts {
@@ -68,12 +65,14 @@ pub struct NodeParts {
     pub max_live: usize,
     /// Unfinished runs past which no more are taken.
     pub max_unfinished: u64,
-    /// Whether streams are taken: a node that no records can reach refuses them.
-    pub takes_streams: bool,
+    /// Results waiting to be sent, for each node, past which no records are read.
+    pub max_outbox: u64,
     /// Unfinished runs brought up per second after a start.
     pub recovery_per_second: u32,
     /// Whether it runs alone and claims every shard at its start; a node among others is given shards.
     pub alone: bool,
+    /// What reads the records of streams.
+    pub streams: StreamParts,
     /// Whether a node among others has models (the role `models`); one that runs alone has them all.
     pub holds_models: bool,
 }
@@ -106,23 +105,29 @@ impl Node {
             let later = parts.store.counts().await?.into_iter().filter(|(state, _)| *state < HeadState::Waiting);
             runs.backlog().expect(later.map(|(_, count)| count).sum());
         }
+        let holding = holding(&parts);
         let models = Models::new(
             Arc::clone(&catalog),
             Arc::clone(&census),
             parts.model_backends,
             parts.artefacts,
             MemoryBudget::new(parts.model_memory),
-            match (parts.alone, parts.holds_models) {
-                (true, _) => Holding::All,
-                (false, true) => Holding::Placed,
-                (false, false) => Holding::None,
-            },
+            holding,
         );
         let indexes = Indexes::new(Arc::clone(&catalog), Arc::clone(&census), parts.vector_backends);
         let entropy = Arc::clone(&parts.entropy);
         let egress = Egress::new(Arc::clone(&census), parts.http_caller, parts.egress, entropy);
+        let streams = Streams::new(
+            parts.streams,
+            parts.name.clone(),
+            Arc::clone(&parts.store),
+            Arc::clone(&catalog),
+            Arc::clone(&census),
+            Arc::clone(&parts.entropy),
+        );
         let router = Arc::new(Router {
             runs: Arc::clone(&runs),
+            streams: Arc::clone(&streams),
             models: Arc::clone(&models),
             indexes: Arc::clone(&indexes),
             egress: Arc::clone(&egress),
@@ -132,7 +137,7 @@ impl Node {
             entropy: Arc::clone(&parts.entropy),
             clock: parts.clock,
             max_unfinished: parts.max_unfinished,
-            takes_streams: parts.takes_streams,
+            max_outbox: parts.max_outbox,
             open: AtomicBool::new(true),
             peers: OnceLock::new(),
         });
@@ -144,18 +149,11 @@ impl Node {
         models.wire(tree.supervise(Arc::new(ModelNursery(Arc::clone(&models))), models.children()).await?);
         indexes.wire(tree.supervise(Arc::new(IndexNursery(Arc::clone(&indexes))), indexes.children()).await?);
         egress.wire(tree.supervise(Arc::new(EgressNursery(Arc::clone(&egress))), egress.children()).await?);
-        let services = Arc::new(Services {
-            runs,
-            router: Arc::downgrade(&router),
-            per_second: parts.recovery_per_second,
-            children: Arc::default(),
-            supervisor: std::sync::OnceLock::new(),
-        });
-        let supervisor = tree.supervise(Arc::clone(&services) as Arc<dyn Nursery>, &services.children).await?;
-        let _ = services.supervisor.set(supervisor);
-        for service in [Address::Timers(ShardId(0)), Address::Recovery, Address::Scheduler] {
-            services.revive(&service).await.map_err(StoreError::Refused)?;
-        }
+        let supervisor = tree.supervise(Arc::new(StreamNursery(Arc::clone(&streams))), streams.children()).await?;
+        streams.wire(supervisor, Arc::downgrade(&router));
+        let services = Services::new(runs, streams, Arc::downgrade(&router), parts.recovery_per_second);
+        let supervisor = tree.supervise(Arc::clone(&services) as Arc<dyn Nursery>, services.children()).await?;
+        services.start(supervisor).await.map_err(StoreError::Refused)?;
         Ok(Self { router, store: parts.store, root, broken, telling: OnceLock::new() })
     }
 
@@ -220,6 +218,8 @@ impl Node {
     /// The same without closing the store, which others in this process may share.
     pub async fn end(self, grace: Duration) -> usize {
         self.close();
+        // Nothing more comes in; what was read is durable or read again by whoever is given the partitions.
+        self.router.streams.end_all().await;
         let _ = tokio::time::timeout(grace, self.router.runs.idle()).await;
         let left = self.router.runs.live();
         self.router.runs.stop().await;
@@ -230,6 +230,14 @@ impl Node {
             tracing::warn!(%error, "the actor tree did not end in time");
         }
         left
+    }
+}
+
+fn holding(parts: &NodeParts) -> Holding {
+    match (parts.alone, parts.holds_models) {
+        (true, _) => Holding::All,
+        (false, true) => Holding::Placed,
+        (false, false) => Holding::None,
     }
 }
 
@@ -291,44 +299,5 @@ impl Actor for Root {
             self.broken.notify_one();
         }
         Ok(())
-    }
-}
-
-/// The node's own actors, one of each.
-struct Services {
-    runs: Arc<Runs>,
-    router: Weak<Router>,
-    per_second: u32,
-    children: Arc<Children>,
-    supervisor: std::sync::OnceLock<ActorCell>,
-}
-
-#[async_trait]
-impl Nursery for Services {
-    async fn revive(&self, child: &Address) -> Result<(), String> {
-        let Some(supervisor) = self.supervisor.get().cloned() else { return Err("not wired".into()) };
-        let runs = Arc::clone(&self.runs);
-        let cell = match child {
-            Address::Timers(_) => {
-                Actor::spawn_linked(None, Timers { runs }, (), supervisor).await.map(|(actor, _)| actor.get_cell())
-            }
-            Address::Recovery => {
-                let recovery = Recovery { runs, per_second: self.per_second };
-                Actor::spawn_linked(None, recovery, (), supervisor).await.map(|(actor, _)| actor.get_cell())
-            }
-            Address::Scheduler => {
-                let scheduler = Scheduler { router: Weak::clone(&self.router) };
-                Actor::spawn_linked(None, scheduler, (), supervisor).await.map(|(actor, _)| actor.get_cell())
-            }
-            _ => return Ok(()),
-        };
-        self.children.enter(&cell.map_err(|error| error.to_string())?, child.clone());
-        Ok(())
-    }
-
-    fn ended(&self, _: &Address) {}
-
-    fn quarantined(&self, child: &Address, reason: &str) {
-        tracing::error!(service = %child, reason, "a service of the node stays down");
     }
 }

@@ -297,6 +297,7 @@ impl Handler for Reception {
             DEFINED => {
                 router.catalog().forget_newest();
                 router.schedules().changed();
+                router.streams().changed();
                 Reply::taken()
             }
             _ => self.answer(&router, &envelope).await.unwrap_or_else(|error| match error {

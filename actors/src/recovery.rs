@@ -103,6 +103,7 @@ impl Recovery {
         let pause = Duration::from_secs(1) / self.per_second.max(1);
         let mut after: Option<RunId> = None;
         let mut swept = Swept::default();
+        self.runs.learn_lines(shard).await?;
         loop {
             let found = self.runs.parts().store.unfinished(shard, after, BATCH).await?;
             let Some(last) = found.last().copied() else { return Ok(swept) };

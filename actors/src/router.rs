@@ -7,11 +7,13 @@ mod homing;
 mod placing;
 mod remote;
 mod steering;
+mod streaming;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use motet_cluster::members::{Member, Role};
 use motet_engine::access::{Action, Caller, Principal};
 use motet_engine::definition::{Definition, Workflow};
 use motet_engine::event::{Event, Submission};
@@ -36,9 +38,11 @@ use crate::peers::Peers;
 use crate::ports::{Clock, Entropy};
 use crate::runs::Runs;
 use crate::schedules::Schedules;
+use crate::streams::Streams;
 use crate::submission::{admit, admit_elsewhere};
 pub use homing::Homes;
 pub use steering::ForkRequest;
+pub use streaming::{PartitionView, SeekTo};
 
 pub use crate::submission::{Begun, SubmitError, SubmitRequest, Submitted};
 
@@ -60,12 +64,13 @@ pub struct Router {
     pub(crate) indexes: Arc<Indexes>,
     pub(crate) egress: Arc<Egress>,
     pub(crate) schedules: Arc<Schedules>,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) census: Arc<Census>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) max_unfinished: u64,
-    pub(crate) takes_streams: bool,
+    pub(crate) max_outbox: u64,
     pub(crate) open: AtomicBool,
     /// The other nodes; none on a node that runs alone.
     pub(crate) peers: OnceLock<Arc<Peers>>,
@@ -88,6 +93,12 @@ impl Router {
     #[must_use]
     pub fn schedules(&self) -> &Arc<Schedules> {
         &self.schedules
+    }
+
+    /// The streams that this node reads.
+    #[must_use]
+    pub fn streams(&self) -> &Arc<Streams> {
+        &self.streams
     }
 
     /// The runs of this node.
@@ -189,11 +200,31 @@ impl Router {
         if !self.is_open() {
             return Err(SubmitError::Stopping);
         }
-        let unfinished = self.runs.unfinished();
-        if unfinished >= self.max_unfinished {
-            return Err(SubmitError::Full(unfinished));
+        if self.is_full() {
+            return Err(SubmitError::Full(self.runs.unfinished()));
         }
         Ok(())
+    }
+
+    /// Whether this node has as many unfinished runs as it takes.
+    pub(crate) fn is_full(&self) -> bool {
+        self.runs.unfinished() >= self.max_unfinished
+    }
+
+    /// Whether so many unfinished runs are as many as all nodes take together.
+    pub(crate) fn is_crowded(&self, unfinished: u64) -> bool {
+        unfinished >= self.max_unfinished.saturating_mul(self.serving_nodes())
+    }
+
+    /// How many results may wait to be sent, of all nodes together.
+    pub(crate) fn outbox_bound(&self) -> u64 {
+        self.max_outbox.saturating_mul(self.serving_nodes())
+    }
+
+    /// The nodes that serve runs, this one alone where there are no others.
+    fn serving_nodes(&self) -> u64 {
+        let serves = |member: &&Member| member.profile.roles.has(Role::Runs);
+        self.members().map_or(1, |members| members.iter().filter(serves).count().max(1)) as u64
     }
 
     async fn admit(
@@ -373,8 +404,14 @@ impl Router {
         match definition {
             Definition::Model(model) => self.models.check(model)?,
             Definition::Index(index) => self.indexes.check(index)?,
-            Definition::Stream(_) if !self.takes_streams => {
-                let words = "this version reads no topics yet, so a stream would begin no runs: it is not kept";
+            // Kept without a broker it would promise runs that never begin.
+            Definition::Stream(_) if self.streams.broker().is_none() => {
+                let words = "no broker is set, so nothing reads topics: set kafka.brokers, then put the stream again";
+                return Err(Failure::new(FailureClass::Invalid, words).into());
+            }
+            // Like one without a broker: its records would wait for ever.
+            Definition::Stream(stream) if !self.streams.decodes(stream) => {
+                let words = "its format needs a schema registry: set registry.url, then put the stream again";
                 return Err(Failure::new(FailureClass::Invalid, words).into());
             }
             Definition::Workflow(_) | Definition::Schedule(_) | Definition::Stream(_) => {}
@@ -392,8 +429,10 @@ impl Router {
         {
             peers.tell_defined();
         }
-        if matches!((definition, outcome), (Definition::Schedule(_), PutOutcome::Created)) {
-            self.schedules.changed();
+        match (definition, outcome) {
+            (Definition::Schedule(_), PutOutcome::Created) => self.schedules.changed(),
+            (Definition::Stream(_), PutOutcome::Created) => self.streams.changed(),
+            _ => {}
         }
         Ok(outcome)
     }
@@ -417,7 +456,14 @@ impl Router {
     /// # Errors
     /// When it is not allowed or the store fails.
     pub async fn delete_stream(&self, caller: &Caller, name: &Name) -> Result<bool, RouteError> {
-        self.delete(caller, DefinitionKind::Stream, name).await
+        let gone = self.delete(caller, DefinitionKind::Stream, name).await?;
+        if gone {
+            self.streams.changed();
+            if let Some(peers) = self.peers.get() {
+                peers.tell_defined();
+            }
+        }
+        Ok(gone)
     }
 
     async fn delete(&self, caller: &Caller, kind: DefinitionKind, name: &Name) -> Result<bool, RouteError> {

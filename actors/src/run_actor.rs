@@ -108,8 +108,7 @@ impl Actor for RunActor {
     }
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, live: &mut Live) -> Result<(), ActorProcessingErr> {
-        self.go_on(&myself, live).await;
-        Ok(())
+        self.begin(&myself, live).await
     }
 
     async fn handle(
@@ -126,10 +125,11 @@ impl Actor for RunActor {
             RunAsk::AwaitEnd => self.watch(live, Awaited::End, message.reply),
             RunAsk::Input(input) => return self.take(&myself, live, &input, message.reply).await,
             RunAsk::Proceed => {
-                live.driver.hold(false);
+                let run = live.driver.run();
+                let held = !self.runs.is_first(run) || !self.runs.take_turn(run, live.driver.has_begun());
+                live.driver.hold(held);
                 answer(message.reply, Ok(Answer::Accepted));
-                self.go_on(&myself, live).await;
-                return Ok(());
+                return self.begin(&myself, live).await;
             }
         }
         self.settle(&myself, live).await;
@@ -138,6 +138,15 @@ impl Actor for RunActor {
 }
 
 impl RunActor {
+    /// Goes on; a run that has become the first of its order records that before anything else.
+    async fn begin(&self, myself: &ActorRef<Letter<RunMessage>>, live: &mut Live) -> Result<(), ActorProcessingErr> {
+        if live.driver.run().state().in_line && !live.driver.is_held() {
+            return self.take(myself, live, &Input::LineReached, None).await;
+        }
+        self.go_on(myself, live).await;
+        Ok(())
+    }
+
     async fn take(
         &self,
         myself: &ActorRef<Letter<RunMessage>>,
@@ -198,6 +207,8 @@ impl RunActor {
         }
         self.tell_watchers(live);
         if live.driver.run().phase().is_end() {
+            self.runs.has_ended(live.driver.run());
+            self.runs.leave_line(live.driver.run());
             return self.leave(myself, live);
         }
         if live.driver.is_held() {

@@ -6,6 +6,7 @@
 mod backlog;
 mod hosting;
 mod nursery;
+mod orders;
 mod reservation;
 mod turns;
 
@@ -38,6 +39,7 @@ use crate::supervisor::Children;
 pub(crate) use backlog::Backlog;
 pub(crate) use hosting::RunHost;
 pub(crate) use nursery::RunNursery;
+use orders::Orders;
 pub(crate) use reservation::Reservation;
 pub use turns::Place;
 
@@ -74,8 +76,11 @@ pub struct Runs {
     supervisor: OnceLock<ActorCell>,
     router: OnceLock<Weak<Router>>,
     backlog: Backlog,
+    /// Shards whose runs owe records to the outside.
+    outbox: Backlog,
     timer_hint: watch::Sender<Option<Timestamp>>,
     limits: RunLimits,
+    orders: Orders,
     idle: Notify,
 }
 
@@ -92,8 +97,10 @@ impl Runs {
             supervisor: OnceLock::new(),
             router: OnceLock::new(),
             backlog: Backlog::default(),
+            outbox: Backlog::default(),
             timer_hint: watch::channel(None).0,
             limits: RunLimits::new(),
+            orders: Orders::default(),
             idle: Notify::new(),
         })
     }
@@ -147,6 +154,18 @@ impl Runs {
         &self.backlog
     }
 
+    /// What the relay has to do.
+    pub(crate) fn outbox(&self) -> &Backlog {
+        &self.outbox
+    }
+
+    /// A run has ended: if it came from a record, its result may wait to be sent.
+    pub(crate) fn has_ended(&self, run: &Run) {
+        if run.submission().source.is_some() && self.epoch(run.id().shard()).is_some() {
+            self.outbox.add(run.id().shard());
+        }
+    }
+
     pub(crate) fn timer_hints(&self) -> watch::Receiver<Option<Timestamp>> {
         self.timer_hint.subscribe()
     }
@@ -176,12 +195,12 @@ impl Runs {
     /// signal cost nothing and do not count.
     #[must_use]
     pub fn unfinished(&self) -> u64 {
-        (self.slots.len() + self.limits.waiting()) as u64 + self.backlog.runs()
+        (self.slots.len() + self.limits.waiting() + self.orders.waiting()) as u64 + self.backlog.runs()
     }
 
     /// Whether somebody has a run in hand: it lives, or waits for its turn.
     pub(crate) fn has_in_hand(&self, run: RunId) -> bool {
-        self.slots.contains_key(&run) || self.waits_for_turn(run)
+        self.slots.contains_key(&run) || self.waits_for_turn(run) || self.orders.is_waiting(run)
     }
 
     /// A run has no actor any more; one that never had its turn keeps its place in the line.
@@ -220,7 +239,7 @@ impl Runs {
 
     /// Delivers a message to a run, bringing it up when it waits as a row.
     pub(crate) async fn ask(self: &Arc<Self>, caller: &Caller, run: RunId, ask: RunAsk) -> Result<Answer, RouteError> {
-        let revives = matches!(ask, RunAsk::Input(Input::Retry { .. }));
+        let revives = matches!(ask, RunAsk::Input(Input::Retry { .. } | Input::LeaveLine { .. }));
         for _ in 0..CHASES {
             if self.epoch(run.shard()).is_none() {
                 return Err(RouteError::NotOwner);
@@ -339,7 +358,7 @@ impl Runs {
         if driver.run().phase().is_end() && !revives {
             return Ok(Found::Ended(Box::new(driver.run().clone())));
         }
-        let held = !self.take_turn(driver.run(), driver.has_begun());
+        let held = !self.is_first(driver.run()) || !self.take_turn(driver.run(), driver.has_begun());
         if held && !expected {
             return Ok(Found::Waits);
         }

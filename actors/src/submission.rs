@@ -12,14 +12,14 @@ use motet_engine::run::{ForkError, Run};
 use motet_engine::schema::SchemaError;
 use motet_engine::value::Value;
 use motet_store::StoreError;
-use motet_store::port::{Admitted, IdempotencyKey};
+use motet_store::port::{Admission, Admitted, HeadChange, IdempotencyKey};
 use tokio::sync::oneshot;
 
 use crate::catalog::CatalogError;
 use crate::driver::{DriverError, NewRun, RunDriver};
 use crate::message::{Answer, RouteError};
 use crate::peers::Peers;
-use crate::run_actor::Birth;
+use crate::run_actor::{Birth, Reply};
 use crate::runs::{Reservation, Runs};
 
 /// A run to be started.
@@ -141,34 +141,55 @@ pub(crate) async fn admit(
     };
     metrics::counter!("motet_runs_submitted_total").increment(1);
     let mut begun = Begun::new(driver.run().clone());
+    let (reply, end) = oneshot::channel();
+    begun.end = awaited.then_some(end);
+    let alive = bring_to_life(&runs, driver, reservation, held, awaited.then_some(reply)).await;
+    begun.end = begun.end.filter(|_| alive);
+    Ok(begun)
+}
+
+/// Starts the actor of a run that has just become durable under the epoch of its driver, unless it has ended, has to
+/// wait, or is somebody else's by now. Whether somebody may wait for its end here.
+async fn bring_to_life(
+    runs: &Arc<Runs>,
+    driver: RunDriver,
+    reservation: Option<Reservation>,
+    held: bool,
+    awaited_by: Option<Reply>,
+) -> bool {
+    let id = driver.run().id();
     if driver.run().phase().is_end() {
-        return Ok(begun);
+        runs.has_ended(driver.run());
+        return false;
     }
-    if runs.epoch(id.shard()) != Some(epoch) {
+    if runs.epoch(id.shard()) != Some(driver.epoch()) {
         // The shard went away while the run became durable: whoever serves it now may have looked already.
         drop(reservation);
         runs.tell_owner(id);
-        return Ok(begun);
+        return false;
+    }
+    if Runs::stands_in_line(driver.run()) {
+        drop(reservation);
+        runs.is_first(driver.run());
+        return false;
     }
     if held {
         // If its turn has come meanwhile, whoever brings it up waits for the reservation to end.
         drop(reservation);
-        return Ok(begun);
+        return false;
     }
-    let (reply, end) = oneshot::channel();
-    begun.end = awaited.then_some(end);
     // The run is durable: whatever happens to its actor, it is not lost.
     match reservation.filter(|_| runs.has_room()) {
         Some(reservation) => {
-            let birth = Birth { driver, awaited_by: awaited.then_some(reply), expected: false, held: false };
+            let birth = Birth { driver, awaited_by, expected: false, held: false };
             if let Err(error) = reservation.start(birth).await {
-                tracing::warn!(run = %begun.submitted.run, %error, "run admitted but not started; it is picked up later");
-                runs.backlog().leave(begun.submitted.run.shard());
+                tracing::warn!(run = %id, %error, "run admitted but not started; it is picked up later");
+                runs.backlog().leave(id.shard());
             }
         }
-        None => runs.backlog().leave(begun.submitted.run.shard()),
+        None => runs.backlog().leave(id.shard()),
     }
-    Ok(begun)
+    true
 }
 
 /// Makes a run durable whose shard another node serves, and tells that node.
@@ -184,7 +205,7 @@ pub(crate) async fn admit_elsewhere(
     let admitting = tokio::spawn(async move {
         let id = run.id();
         let held = !run.workflow().limits.limits.is_unlimited();
-        let new = NewRun::prepare(&*runs.parts().store, run, events, idempotency, held).await?;
+        let new = NewRun::prepare(runs.parts(), run, events, idempotency, held).await?;
         let run = new.run().clone();
         match new.admit_only(&*runs.parts().store).await? {
             Admitted::New => {}
@@ -203,6 +224,69 @@ pub(crate) async fn admit_elsewhere(
     }
 }
 
+/// A run on its way into the store among others, and what this node keeps for it meanwhile.
+pub(crate) struct Expected {
+    run: Run,
+    head: HeadChange,
+    /// None where another node serves its shard.
+    epoch: Option<Epoch>,
+    reservation: Option<Reservation>,
+    held: bool,
+}
+
+impl Expected {
+    /// Takes what this node keeps for the run, and prepares what admits it.
+    ///
+    /// # Errors
+    /// When its events cannot be encoded or their large values not be stored; then nothing is kept.
+    pub(crate) async fn prepare(
+        runs: &Arc<Runs>,
+        run: Run,
+        events: Vec<Event>,
+    ) -> Result<(Self, Admission), DriverError> {
+        let epoch = runs.epoch(run.id().shard());
+        let reservation = epoch.and_then(|_| runs.reserve(run.id()));
+        let held = match epoch {
+            // Who is first in its order is the store's to say, once it is in there.
+            _ if Runs::stands_in_line(&run) => true,
+            Some(_) => !runs.take_turn(&run, false),
+            None => !run.workflow().limits.limits.is_unlimited(),
+        };
+        let id = run.id();
+        match NewRun::prepare(runs.parts(), run, events, None, held).await {
+            Ok(new) => {
+                let (run, head, admission) = new.into_parts();
+                Ok((Self { run, head, epoch, reservation, held }, admission))
+            }
+            Err(error) => {
+                runs.give_up_turn(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// The run is durable: carries it on here, or tells whoever does.
+    pub(crate) async fn begin(self, runs: &Arc<Runs>) {
+        metrics::counter!("motet_runs_submitted_total").increment(1);
+        let Self { run, head, epoch, reservation, held } = self;
+        match epoch {
+            Some(epoch) => {
+                let driver = RunDriver::admitted(runs.parts(), run, head, epoch);
+                bring_to_life(runs, driver, reservation, held, None).await;
+            }
+            None if run.phase().is_end() => {}
+            None => runs.tell_owner(run.id()),
+        }
+    }
+
+    /// The run did not become durable, or was so before.
+    pub(crate) fn give_up(self, runs: &Arc<Runs>) {
+        if self.epoch.is_some() {
+            runs.give_up_turn(self.run.id());
+        }
+    }
+}
+
 async fn make_durable(
     runs: &Arc<Runs>,
     run: Run,
@@ -211,6 +295,6 @@ async fn make_durable(
     held: bool,
     epoch: Epoch,
 ) -> Result<(Admitted, RunDriver), SubmitError> {
-    let new = NewRun::prepare(&*runs.parts().store, run, events, idempotency, held).await?;
+    let new = NewRun::prepare(runs.parts(), run, events, idempotency, held).await?;
     Ok(new.admit(runs.parts(), epoch).await?)
 }

@@ -17,6 +17,7 @@ use motet_actors::egress::EgressLimits;
 use motet_actors::node::{Node, NodeParts};
 use motet_actors::ports::{SystemClock, SystemEntropy};
 use motet_actors::router::{Router, SubmitRequest, system_caller};
+use motet_actors::streams::StreamParts;
 use motet_benches::machine;
 use motet_benches::verdict::Verdict;
 use motet_engine::definition::{Definition, ModelDefinition, document};
@@ -143,9 +144,10 @@ async fn start(folder: &std::path::Path, artefacts: Arc<ArtefactCache>) -> Resul
         shards: 64,
         max_live: 20_000,
         max_unfinished: 100_000,
-        takes_streams: false,
+        max_outbox: 100_000,
         recovery_per_second: 500,
         alone: true,
+        streams: StreamParts::default(),
         holds_models: true,
     };
     Ok(Node::start(parts).await?)

@@ -9,9 +9,9 @@ use std::time::Duration;
 use motet_engine::access::{Action, Caller};
 use motet_engine::id::RunId;
 use motet_engine::input::Input;
-use motet_engine::run::Fork;
+use motet_engine::run::{Fork, Run};
 use motet_engine::value::Value;
-use motet_store::port::IdempotencyKey;
+use motet_store::port::{IdempotencyKey, RunHead};
 
 use super::{Begun, Router, SubmitError, allow};
 use crate::address::Address;
@@ -65,6 +65,24 @@ impl Router {
     /// When the run does not exist or could not record it.
     pub async fn pause(&self, caller: &Caller, run: RunId, reason: Option<String>) -> Result<Answer, RouteError> {
         self.steer(caller, Action::ControlRun, run, Input::Pause { by: caller.principal.clone(), reason }).await
+    }
+
+    /// Has a run that ended without success give its place in an order up, so that the next one goes on.
+    ///
+    /// # Errors
+    /// When the run does not exist or could not record it.
+    pub async fn leave_line(&self, caller: &Caller, run: RunId) -> Result<Answer, RouteError> {
+        self.steer(caller, Action::ControlRun, run, Input::LeaveLine { by: caller.principal.clone() }).await
+    }
+
+    /// Who stands first in the order of a run; none where it stands in none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn first_in_line(&self, run: &Run) -> Result<Option<RunHead>, RouteError> {
+        let Some(line) = run.submission().source.as_ref().and_then(|source| source.order) else { return Ok(None) };
+        let store = &self.runs.parts().store;
+        Ok(store.line_head(run.id().shard(), line).await.map_err(DriverError::from)?)
     }
 
     /// Asks a paused run to go on.

@@ -1,6 +1,6 @@
-//! Shards whose unfinished runs somebody must look at: taken over, or with a run that could not be brought up.
+//! Shards that somebody must look at: taken over, with a run that could not be brought up, or with records to be sent.
 //!
-//! Holds no runs: the rows are the truth. Filled by `runs` and by admission, emptied by recovery.
+//! Holds no runs: the rows are the truth. Filled by `runs` and by admission, emptied by recovery and by the relay.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -45,6 +45,7 @@ impl Runs {
     pub(crate) fn take_over(&self, shard: ShardId, epoch: Epoch) {
         self.shards.take(shard, epoch);
         self.backlog.add(shard);
+        self.outbox.add(shard);
         self.timer_hint.send_replace(Some(self.clock().now()));
         if let Some(router) = self.router() {
             router.schedules().changed();
@@ -56,6 +57,7 @@ impl Runs {
     pub(crate) async fn hand_over(self: &Arc<Self>, shard: ShardId, patience: Duration) -> bool {
         self.shards.give_up(shard);
         self.limits.forget(shard);
+        self.orders.forget(shard);
         let gone = async {
             loop {
                 let (actors, starting) = self.living(shard);
@@ -85,6 +87,7 @@ impl Runs {
             return;
         }
         self.limits.forget(shard);
+        self.orders.forget(shard);
         self.drop_actors(shard);
     }
 
@@ -126,6 +129,11 @@ impl Runs {
         if self.router().is_some_and(|router| router.is_alone()) {
             return self.backlog.more().await;
         }
+        self.sweep_soon();
+    }
+
+    /// Runs were admitted of which nobody here knows yet.
+    pub(crate) fn sweep_soon(&self) {
         self.shards.own().for_each(|shard| self.backlog.add(shard));
     }
 

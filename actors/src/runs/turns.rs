@@ -69,7 +69,7 @@ impl Runs {
     }
 
     /// Goes on with a run that was let in.
-    async fn proceed(self: &Arc<Self>, run: RunId) {
+    pub(super) async fn proceed(self: &Arc<Self>, run: RunId) {
         let caller = system_caller(motet_engine::id::Namespace::default());
         let asked = self.ask(&caller, run, RunAsk::Proceed).await;
         if let Err(error) = asked.map(drop).or_else(unless_moved) {

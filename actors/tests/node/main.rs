@@ -5,11 +5,15 @@
 
 mod cluster;
 mod egress;
+mod faulty;
 mod homes;
+mod ingest;
 mod limits;
 mod newer;
 mod placing;
+mod results;
 mod schedules;
+mod schemas;
 mod steering;
 mod streams;
 mod waking;

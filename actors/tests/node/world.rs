@@ -7,6 +7,9 @@ use motet_actors::egress::EgressLimits;
 use motet_actors::node::{Node, NodeParts};
 use motet_actors::ports::{SystemClock, SystemEntropy};
 use motet_actors::router::SubmitRequest;
+use motet_actors::streams::StreamParts;
+use motet_broker::memory::MemoryBroker;
+use motet_broker::port::Broker;
 use motet_engine::access::{Caller, Principal};
 use motet_engine::definition::document::parse_definitions;
 use motet_engine::id::{Name, Namespace, RunId};
@@ -15,6 +18,7 @@ use motet_engine::trace::TraceContext;
 use motet_models::egress::{AllowList, ReqwestCaller};
 use motet_models::fake::FakeBackend;
 use motet_models::source::ArtefactCache;
+use motet_schemas::port::RecordDecoder;
 use motet_store::memory::MemoryStore;
 use motet_store::port::Store;
 use motet_store::sqlite::SqliteStore;
@@ -46,6 +50,31 @@ impl World {
         self.node_on(Arc::new(store), 1_000, 1_000).await
     }
 
+    /// A node over that database which reads streams.
+    pub(crate) async fn ingesting_node(&self, broker: Arc<dyn Broker>) -> Node {
+        self.decoding_node(broker, None).await
+    }
+
+    /// One that also decodes what needs a schema.
+    pub(crate) async fn decoding_node(&self, broker: Arc<dyn Broker>, decoder: Option<Arc<dyn RecordDecoder>>) -> Node {
+        let store = SqliteStore::open(&self.folder.path().join("data")).await.unwrap();
+        let streams = StreamParts { broker: Some(broker), decoder, ingests: true };
+        let parts = self.parts(Arc::new(store), 1_000, 1_000);
+        Node::start(NodeParts { streams, ..parts }).await.unwrap()
+    }
+
+    /// A node over a store which reads streams, and lets so many results wait.
+    pub(crate) async fn ingesting_node_on(
+        &self,
+        store: Arc<dyn Store>,
+        broker: Arc<dyn Broker>,
+        max_outbox: u64,
+    ) -> Node {
+        let streams = StreamParts { broker: Some(broker), ingests: true, ..StreamParts::default() };
+        let parts = self.parts(store, 1_000, 1_000);
+        Node::start(NodeParts { streams, max_outbox, ..parts }).await.unwrap()
+    }
+
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
@@ -75,9 +104,10 @@ impl World {
             shards: 4,
             max_live,
             max_unfinished,
-            takes_streams: true,
+            max_outbox: 100_000,
             recovery_per_second: 10_000,
             alone: true,
+            streams: StreamParts { broker: Some(Arc::new(MemoryBroker::new())), ..StreamParts::default() },
             holds_models: true,
         }
     }

@@ -41,8 +41,10 @@ impl World {
                 version: "1".to_owned(),
                 tags: vec![],
                 entry: entry(1),
-                head: HeadChange { state: HeadState::Running, wake_at: None },
+                head: HeadChange { state: HeadState::Running, wake_at: None, leaves_line: false },
                 idempotency: None,
+                outbox: vec![],
+                line: None,
             }));
         }
     }
