@@ -4,7 +4,9 @@
 
 mod adapters;
 mod cluster;
+mod kafka;
 mod migration;
+mod registry;
 mod resources;
 mod retention;
 

@@ -22,6 +22,7 @@ mod runs;
 mod schedules;
 mod serve;
 mod steering;
+mod streams;
 
 use std::process::ExitCode;
 
@@ -93,6 +94,8 @@ enum Command {
     Runs(runs::RunsArgs),
     /// See and steer schedules.
     Schedules(schedules::SchedulesArgs),
+    /// See and steer streams, and deal with their dead letters.
+    Streams(streams::StreamsArgs),
     /// See models, and fetch what they need.
     Models(models::ModelsArgs),
     /// See vector indexes.
@@ -174,6 +177,7 @@ fn execute(context: &Context, command: Command) -> CliResult {
             Command::Run(args) => Box::pin(run::execute(context, args)).await,
             Command::Runs(args) => Box::pin(runs::execute(context, args)).await,
             Command::Schedules(args) => Box::pin(schedules::execute(context, args)).await,
+            Command::Streams(args) => Box::pin(streams::execute(context, args)).await,
             Command::Models(args) => Box::pin(models::execute(context, args)).await,
             Command::Indexes(args) => Box::pin(indexes::execute(context, args)).await,
             Command::Cluster(args) => Box::pin(cluster::execute(context, args)).await,

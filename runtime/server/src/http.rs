@@ -7,6 +7,7 @@ mod body;
 mod check;
 mod cluster;
 mod context;
+mod dead_letters;
 mod definitions;
 mod document;
 mod door;
@@ -19,8 +20,10 @@ mod limits;
 pub mod listener;
 mod mistakes;
 mod node;
+mod partitions;
 mod problem;
 mod query;
+mod run_source;
 mod run_view;
 mod runs;
 mod schedules;
@@ -183,6 +186,7 @@ fn api() -> axum::Router<Arc<App>> {
         .route("/api/v1/schedules/{name}", definition(Schedule).delete(schedules::delete))
         .route("/api/v1/streams", list(Stream))
         .route("/api/v1/streams/{name}", definition(Stream).delete(streams::delete))
+        .merge(partitions())
         .route("/api/v1/check", post(check::check))
         .route("/api/v1/runs", get(runs::list))
         .route("/api/v1/runs/{id}", get(runs::show))
@@ -191,10 +195,26 @@ fn api() -> axum::Router<Arc<App>> {
         .route("/api/v1/runs/{id}/resume", post(steering::resume))
         .route("/api/v1/runs/{id}/retry", post(steering::retry))
         .route("/api/v1/runs/{id}/fork", post(steering::fork))
+        .route("/api/v1/runs/{id}/skip", post(steering::skip))
         .route("/api/v1/runs/{id}/signals/{name}", post(steering::signal))
         .route("/api/v1/runs/{id}/events", get(events::events))
         .route("/api/v1/runs/{id}/why", get(why::why))
         .merge(nodes())
+}
+
+/// The partitions of streams, and their dead letters.
+fn partitions() -> axum::Router<Arc<App>> {
+    const PARTITION: &str = "/api/v1/streams/{name}/partitions/{topic}/{partition}";
+    const LETTER: &str = "/api/v1/streams/{name}/dead-letters/{topic}/{partition}/{generation}/{offset}";
+    axum::Router::new()
+        .route("/api/v1/streams/{name}/partitions", get(partitions::list))
+        .route(&format!("{PARTITION}/pause"), post(partitions::pause))
+        .route(&format!("{PARTITION}/resume"), post(partitions::resume))
+        .route(&format!("{PARTITION}/seek"), post(partitions::seek))
+        .route("/api/v1/streams/{name}/dead-letters", get(dead_letters::list))
+        .route(LETTER, get(dead_letters::show))
+        .route(&format!("{LETTER}/redrive"), post(dead_letters::redrive))
+        .route(&format!("{LETTER}/discard"), post(dead_letters::discard))
 }
 
 /// What every node answers, whatever its roles.

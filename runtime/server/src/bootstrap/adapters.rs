@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use motet_actors::egress::EgressLimits;
 use motet_actors::node::NodeParts;
 use motet_actors::ports::{SystemClock, SystemEntropy};
+use motet_actors::streams::StreamParts;
 use motet_models::burn::BurnBackend;
 use motet_models::egress::ReqwestCaller;
 use motet_models::fake::FakeBackend;
@@ -20,6 +21,8 @@ use motet_store::sqlite::SqliteStore;
 use motet_vectors::embedded::EmbeddedBackend;
 
 use motet_config::Settings;
+
+use super::{kafka, registry};
 
 /// Everything that a node is made of.
 pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
@@ -45,8 +48,13 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
         shards: settings.runs.shards,
         max_live: usize::try_from(settings.runs.max_live).unwrap_or(usize::MAX),
         max_unfinished: settings.runs.max_unfinished,
-        takes_streams: false,
+        max_outbox: settings.runs.max_outbox,
         recovery_per_second: settings.runs.recovery_per_second,
+        streams: StreamParts {
+            broker: kafka::broker(settings)?,
+            decoder: registry::decoder(settings)?,
+            ingests: settings.cluster.roles().contains(&"ingest"),
+        },
         alone: settings.cluster.address.is_none(),
         holds_models: settings.cluster.roles().contains(&"models"),
     })

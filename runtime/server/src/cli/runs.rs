@@ -22,6 +22,8 @@ Examples:
   motet runs signal 01JD... approval '{\"yes\": true}'
   motet runs pause 01JD...                   and later: motet runs resume 01JD...
   motet runs retry 01JD...                   goes on where it failed
+  motet runs list --holding                  what keeps others of their key waiting
+  motet runs skip 01JD...                    lets those behind it in its order go on
   motet runs fork 01JD... --from answer --set search='{\"matches\": []}'")]
 pub(crate) struct RunsArgs {
     #[command(subcommand)]
@@ -38,8 +40,11 @@ enum RunsCommand {
         /// Only runs in this state.
         #[arg(long, value_enum, value_name = "STATE")]
         state: Option<RunState>,
+        /// Only those that ended without success and hold up what follows them in the order of their key.
+        #[arg(long)]
+        holding: bool,
         /// How many at most.
-        #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
     /// Show a run: where it stands, its steps, its output.
@@ -81,7 +86,9 @@ enum RunState {
 pub(crate) async fn execute(context: &Context, args: RunsArgs) -> CliResult {
     let (client, output) = (context.client()?, &context.output);
     match args.command {
-        RunsCommand::List { workflow, state, limit } => list(&client, output, workflow, state, limit).await,
+        RunsCommand::List { workflow, state, holding, limit } => {
+            list(&client, output, workflow, state, holding, limit).await
+        }
         RunsCommand::Show { id } => {
             let run = client.get(&path(&id)).await?;
             if output.is_json() { output.json(&run) } else { show(output, &run) }
@@ -112,6 +119,7 @@ async fn list(
     output: &Output,
     workflow: Option<String>,
     state: Option<RunState>,
+    holding: bool,
     limit: u32,
 ) -> CliResult {
     let mut query = format!("/api/v1/runs?limit={limit}");
@@ -120,6 +128,9 @@ async fn list(
     }
     if let Some(state) = state.and_then(|state| state.to_possible_value()) {
         query.push_str(&format!("&state={}", state.get_name()));
+    }
+    if holding {
+        query.push_str("&holding=true");
     }
     let answer = client.get(&query).await?;
     if output.is_json() {
@@ -161,6 +172,13 @@ fn show(output: &Output, run: &Value) -> CliResult {
     output.line(format!("workflow  {} version {}", text(run, "workflow"), text(run, "version")))?;
     let took = span_ms(run, "created_at", "finished_at").map_or_else(String::new, |ms| format!(", took {ms:.0} ms"));
     output.line(format!("created   {}{took}", when(run, "created_at")))?;
+    let source = &run["source"];
+    if source.is_object() {
+        let place = ["topic", "partition", "offset"].map(|key| text(source, key)).join("/");
+        let order = Some(text(source, "order")).filter(|order| order != "none");
+        let order = order.map_or_else(String::new, |order| format!(", in its order: {order}"));
+        output.line(format!("record    {place} of stream {}{order}", text(source, "stream")))?;
+    }
     if let Some(steps) = run["steps"].as_object().filter(|steps| !steps.is_empty()) {
         let mut steps: Vec<(&String, &Value)> = steps.iter().collect();
         // By the time of their start: the map is ordered by name, which says nothing.

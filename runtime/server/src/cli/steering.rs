@@ -1,4 +1,4 @@
-//! `motet runs pause|resume|retry|fork|signal`: steering a run from outside.
+//! `motet runs pause|resume|retry|skip|fork|signal`: steering a run from outside.
 //!
 //! Holds no rules: the run itself accepts or refuses. Used by `motet runs`.
 
@@ -31,6 +31,11 @@ pub(crate) enum SteerCommand {
         /// Begin from this step instead; it and what needs it run again.
         #[arg(long, value_name = "STEP")]
         from: Option<String>,
+    },
+    /// Let the next run of an order go on without this one, which ended without success.
+    Skip {
+        /// The run's id.
+        id: String,
     },
     /// Start a new run from a step of this one.
     Fork(Fork),
@@ -89,6 +94,7 @@ pub(crate) async fn execute(client: &Client, output: &Output, command: SteerComm
             let body = from.map_or_else(|| json!({}), |from| json!({"from": from}));
             (id, "retry", body, "retried")
         }
+        SteerCommand::Skip { id } => (id, "skip", json!({}), "skipped"),
         SteerCommand::Fork(fork) => return self::fork(client, output, fork).await,
         SteerCommand::Signal(signal) => return self::signal(client, output, signal).await,
     };

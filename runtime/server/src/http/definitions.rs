@@ -28,6 +28,7 @@ use super::problem::Problem;
 use super::query::Query;
 use super::run_view::moment;
 use super::schedules::ScheduleView;
+use super::streams::BlockedView;
 use super::{App, body, mistakes};
 
 /// Longest wait for what an index says of itself, which may live on another node.
@@ -95,6 +96,9 @@ pub(crate) struct DefinitionView<'a> {
     /// When a schedule begins its next run, and how the last one went.
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<ScheduleView>,
+    /// Why the topic of a stream's results takes none, where they wait on this node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<BlockedView>,
     /// The document as it was put.
     document: &'a serde_json::Value,
 }
@@ -165,10 +169,12 @@ impl<'a> DefinitionView<'a> {
             namespaces: None,
             disk_bytes: None,
             schedule: None,
+            blocked: None,
             document: &stored.document,
         };
         match stored.kind {
-            DefinitionKind::Workflow | DefinitionKind::Stream => view,
+            DefinitionKind::Workflow => view,
+            DefinitionKind::Stream => Self { blocked: BlockedView::of(app, &stored.document), ..view },
             DefinitionKind::Model => view.with_model(app, stored),
             DefinitionKind::Index => view.with_index(app, stored).await,
             DefinitionKind::Schedule => {

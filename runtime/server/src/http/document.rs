@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::{
-    actors, check, cluster, definitions, events, health, infer, node, problem, run_view, runs, schedules, steering,
-    streams, why,
+    actors, check, cluster, dead_letters, definitions, events, health, infer, node, partitions, problem, run_view,
+    runs, schedules, steering, streams, why,
 };
 
 /// What the macros gather from the handlers.
@@ -22,7 +22,9 @@ use super::{
         license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
         runs::submit, runs::list, runs::show, steering::cancel, steering::pause, steering::resume, steering::retry,
-        steering::fork, steering::signal, schedules::delete, streams::delete, events::events, why::why, infer::infer, check::check,
+        steering::fork, steering::skip, steering::signal, schedules::delete, streams::delete,
+        partitions::list, partitions::pause, partitions::resume, partitions::seek, dead_letters::list,
+        dead_letters::show, dead_letters::redrive, dead_letters::discard, events::events, why::why, infer::infer, check::check,
         actors::list, cluster::show, cluster::drain, node::show, health::live, health::ready, health::metrics,
     ),
     components(schemas(
@@ -32,6 +34,7 @@ use super::{
     tags(
         (name = "runs", description = "Executions of workflows."),
         (name = "definitions", description = "Workflows, models, indexes, schedules and streams."),
+        (name = "streams", description = "Partitions of streams, and records that could not become runs."),
         (name = "models", description = "Calls outside runs."),
         (name = "node", description = "This process, and the others that it works with."),
     )

@@ -16,6 +16,8 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+use super::run_source::SourceView;
+
 /// A run as it stands.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Run)]
@@ -50,6 +52,9 @@ pub struct RunView<'a> {
     /// Who holds it; null while it goes on.
     #[schema(required)]
     paused: Option<PauseView<'a>>,
+    /// The record that began it; null where none did.
+    #[schema(required)]
+    source: Option<SourceView<'a>>,
     /// The run that it was forked from.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_shown")]
     #[schema(value_type = Option<String>)]
@@ -223,6 +228,7 @@ impl<'a> RunView<'a> {
                 reason: pause.reason.as_deref(),
                 since: pause.at,
             }),
+            source: SourceView::of(run),
             forked_from: state.forked_from,
             tags: &submission.tags,
             priority: submission.priority,

@@ -167,6 +167,8 @@ pub(crate) struct Filter {
     state: Option<String>,
     /// Only runs with this label.
     tag: Option<String>,
+    /// `true` for only those that ended without success and hold up what follows them in the order of their key.
+    holding: Option<bool>,
     /// Only runs created at or after this time (RFC 3339).
     created_from: Option<String>,
     /// Only runs created before this time (RFC 3339).
@@ -205,6 +207,7 @@ impl Filter {
             tag: self.tag,
             created_from: time("created_from", self.created_from)?,
             created_before: time("created_before", self.created_before)?,
+            holding: self.holding.unwrap_or(false),
             before: cursor.map_err(|_| query::refused("cursor", "it is not the 'next_cursor' of a page"))?,
             limit,
         })

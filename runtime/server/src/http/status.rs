@@ -62,10 +62,12 @@ impl From<StoreError> for Problem {
             StoreError::Busy => Self::new(503, "overloaded", words).retry_after(SOON),
             StoreError::Storage(_) => Self::new(503, "storage_failed", words).retry_after(LATER),
             StoreError::Closed => Self::new(503, "stopping", words).retry_after(LATER),
-            StoreError::Fenced { .. } | StoreError::IncarnationFenced(_) => {
+            StoreError::Fenced { .. } | StoreError::IncarnationFenced(_) | StoreError::PartitionFenced { .. } => {
                 Self::new(503, "not_owner", words).retry_after(SOON)
             }
-            StoreError::SeqTaken { .. } => Self::new(503, "unavailable", words).retry_after(SOON),
+            StoreError::SeqTaken { .. } | StoreError::OffsetGap { .. } => {
+                Self::new(503, "unavailable", words).retry_after(SOON)
+            }
             StoreError::UnknownRun(_) => Self::new(404, "not_found", words),
             StoreError::InUse { .. } | StoreError::Corrupt(_) => Self::new(500, "internal", words),
             StoreError::Refused(_) => Self::new(422, "invalid", words),

@@ -1,4 +1,4 @@
-//! Steering runs: cancel, signals, pause, resume, retry, fork, and what their refusals mean.
+//! Steering runs: cancel, signals, pause, resume, retry, fork, skip, and what their refusals mean.
 //!
 //! Holds no rules of runs; the run itself accepts or rejects. Used by the routes.
 
@@ -214,6 +214,26 @@ pub(crate) async fn fork(
     let (id, replayed) = (begun.submitted.run, begun.submitted.replayed);
     let run = app.router.read_run(&context.caller, id).await?;
     begun_run(&app, 202, &run, replayed)
+}
+
+/// Let the next run of an order go on
+///
+/// For a run that ended without success and stands first in the order of its key: it gives its place up, and those
+/// behind it go on without it. 409 when it has not ended, or stands in no order.
+#[utoipa::path(post, path = "/api/v1/runs/{id}/skip", operation_id = "skipRun", tag = "runs",
+    params(("id" = String, Path, description = "Identity of the run.")),
+    request_body = Nothing,
+    responses((status = 200, description = "The next run of its order goes on.", body = RunView<'static>)))]
+pub(crate) async fn skip(
+    State(app): State<Arc<App>>,
+    context: Context,
+    RunEntry(id): RunEntry,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Nothing {} = read(&app, &headers, body).await?;
+    let answer = app.router.leave_line(&context.caller, id).await?;
+    outcome(&app, &context, id, answer, 200).await
 }
 
 async fn read<T: serde::de::DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Result<T, Problem> {

@@ -1,16 +1,38 @@
-//! Streams: their deleting.
+//! Streams: their deleting, and how their results fare.
 //!
-//! Putting, reading and listing are like those of every definition. Used by the routes.
+//! Putting, reading and listing are like those of every definition. Used by the routes and by definitions.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::App;
 use super::context::Context;
 use super::entry::NameEntry;
 use super::problem::Problem;
+
+/// A topic that takes no results. They are kept in order and tried again.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BlockedView {
+    /// The topic.
+    topic: String,
+    /// Why, and what to do about it.
+    reason: String,
+    /// In how many of this node's shards results wait for it.
+    shards: usize,
+}
+
+impl BlockedView {
+    /// What holds up the results of a stream on this node; none when nothing does.
+    pub(super) fn of(app: &App, stream: &serde_json::Value) -> Option<Self> {
+        let topic = stream["output"]["topic"].as_str()?;
+        let found = app.router.streams().blocked().get(topic)?;
+        Some(Self { topic: topic.to_owned(), reason: found.reason, shards: found.shards })
+    }
+}
 
 /// Delete a stream
 ///

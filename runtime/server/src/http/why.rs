@@ -130,6 +130,9 @@ pub(crate) async fn why(
         let words = "the limits of the workflow let the run wait for its turn";
         waits_for.insert(0, format!("{words}: {inside} are worked on, {before} go before it"));
     }
+    if run.state().in_line {
+        waits_for.insert(0, line(&app, &run).await?);
+    }
     let view = WhyView {
         run: id.to_string(),
         state: state_name(head_state(&run, turn.is_some())),
@@ -143,6 +146,22 @@ pub(crate) async fn why(
         actor: app.router.census().line(&Address::Run(id)),
     };
     body::answer(200, &view)
+}
+
+/// Who stands before a run in the order of its key.
+async fn line(app: &App, run: &Run) -> Result<String, Problem> {
+    let words = "runs of one key go one after the other";
+    Ok(match app.router.first_in_line(run).await? {
+        Some(first) if first.run == run.id() => format!("{words}: it is the next one"),
+        Some(first) if first.state.is_end() => format!(
+            "{words}, and {} {}: retry it, or let it go with: motet runs skip {}",
+            first.run,
+            state_name(first.state),
+            first.run
+        ),
+        Some(first) => format!("{words}, and {} is being worked on", first.run),
+        None => words.to_owned(),
+    })
 }
 
 fn step_of(run: &Run, call: CallId) -> (&str, Option<u32>, Option<ErrorView<'_>>) {

@@ -66,6 +66,13 @@ fn describe() {
     describe_histogram!("motet_egress_call_seconds", "Time of an HTTP call, from its turn to its answer.");
     describe_gauge!("motet_egress_calls_waiting", "HTTP calls that wait for their turn.");
     describe_gauge!("motet_egress_calls_in_flight", "HTTP calls under way.");
+    describe_gauge!("motet_stream_lag", "Records of a partition of this node that are not durable here yet.");
+    describe_counter!("motet_stream_records_total", "Records read, by what became of them.");
+    describe_counter!("motet_outbox_sent_total", "Results that their topic has.");
+    describe_counter!("motet_outbox_failures_total", "Tries to send results that failed.");
+    describe_gauge!("motet_outbox_rows", "Results of all nodes that wait to be sent, to twice the bound at most.");
+    describe_gauge!("motet_outbox_blocked", "Shards of this node whose results wait for a topic that takes none.");
+    describe_counter!("motet_outbox_sinks_opened_total", "Transactional producers opened.");
     describe_gauge!("motet_store_queue_depth", "Writes that wait for the next commit.");
     describe_counter!("motet_store_commits_total", "Commits of the store.");
     describe_histogram!("motet_store_commit_events", "Events per commit.");

@@ -1,5 +1,6 @@
 //! Putting, reading, listing and checking definitions, and calling models.
 
+use motet_config::Settings;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -82,18 +83,59 @@ async fn every_mistake_has_its_place() {
 }
 
 #[tokio::test]
-async fn streams_are_checked_and_refused_as_long_as_no_topic_is_read() {
+async fn streams_are_put_changed_shown_and_deleted() {
     for memory in STORES {
-        let stage = Stage::new(memory).await;
+        // Nobody answers there, which harms no definition.
+        let stage = Stage::with(memory, |settings| settings.kafka.brokers = "127.0.0.1:1".to_owned()).await;
         let orders = "kind: Stream\nname: orders\ntopics: [orders]\nworkflow: triage\n";
-        let refused = stage.put("streams/orders", orders).await.problem(422, "invalid");
-        assert!(refused["detail"].as_str().unwrap().contains("reads no topics yet"), "{refused}");
+        let put = stage.put("streams/orders", orders).await.expect(201).json();
+        assert_eq!(put, json!({"kind": "stream", "name": "orders", "version": "1", "created": true}));
+        assert_eq!(stage.put("streams/orders", orders).await.expect(200).json()["created"], false);
+        let paused = stage.put("streams/orders", &format!("{orders}paused: true\n")).await.expect(201).json();
+        assert_eq!(paused["version"], "2");
+        let shown = stage.get("/api/v1/streams/orders").await.expect(200).json();
+        assert_eq!((&shown["kind"], &shown["version"]), (&json!("stream"), &json!("2")));
+        assert_eq!(shown["document"]["topics"], json!(["orders"]));
+        let first = stage.get("/api/v1/streams/orders?version=1").await.expect(200).json();
+        assert_eq!(first["document"]["paused"], Value::Null);
+        let listed = stage.get("/api/v1/streams").await.expect(200).json();
+        assert_eq!(listed["streams"].as_array().map(Vec::len), Some(1));
         let loops = stage.put("streams/orders", &format!("{orders}output: {{topic: orders}}\n")).await;
         assert_eq!(loops.problem(422, "invalid_definition")["errors"][0]["line"], 5);
-        stage.send(stage.request(Method::DELETE, "/api/v1/streams/orders")).await.problem(404, "not_found");
+        let delete = || stage.send(stage.request(Method::DELETE, "/api/v1/streams/orders"));
+        delete().await.expect(204);
+        delete().await.problem(404, "not_found");
+        stage.get("/api/v1/streams/orders").await.problem(404, "not_found");
         assert_eq!(stage.get("/api/v1/streams").await.expect(200).json()["streams"], json!([]));
         stage.end().await;
     }
+}
+
+#[tokio::test]
+async fn streams_are_refused_where_no_broker_is_set() {
+    let stage = Stage::new(STORES[0]).await;
+    let refused = stage.put("streams/orders", "kind: Stream\nname: orders\ntopics: [orders]\nworkflow: triage\n").await;
+    let detail = refused.problem(422, "invalid")["detail"].clone();
+    assert!(detail.as_str().unwrap().contains("set kafka.brokers"), "{detail}");
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn formats_with_schemas_are_refused_where_no_registry_is_set() {
+    let avro = "kind: Stream\nname: orders\ntopics: [orders]\nworkflow: triage\nformat: {key: avro}\n";
+    let broker = |settings: &mut Settings| settings.kafka.brokers = "127.0.0.1:1".to_owned();
+    let stage = Stage::with(STORES[0], broker).await;
+    let refused = stage.put("streams/orders", avro).await.problem(422, "invalid")["detail"].clone();
+    assert!(refused.as_str().unwrap().contains("set registry.url"), "{refused}");
+    stage.end().await;
+    // Nobody answers there, which harms no definition.
+    let stage = Stage::with(STORES[0], |settings| {
+        broker(settings);
+        settings.registry.url = "http://127.0.0.1:1".to_owned();
+    })
+    .await;
+    stage.put("streams/orders", avro).await.expect(201);
+    stage.end().await;
 }
 
 #[tokio::test]
