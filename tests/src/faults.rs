@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod backing;
 pub mod disk;
+pub mod kafka;
 pub mod leader;
 pub mod load;
 pub mod postgres;

@@ -10,7 +10,7 @@ use motet_engine::event::Event;
 use motet_engine::id::{Name, Namespace, RunId};
 use motet_engine::time::Timestamp;
 use motet_store::codec::decode_journal;
-use motet_store::port::{HeadState, RunQuery, RunStore, Store};
+use motet_store::port::{HeadState, RunQuery, Store};
 use motet_store::sqlite::SqliteStore;
 
 /// Rows of one page.
@@ -42,6 +42,16 @@ pub struct Timed {
 /// As [`read`].
 pub async fn read_timed(folder: &Path, workflow: &str) -> Result<Vec<Timed>> {
     let store = SqliteStore::open(folder).await?;
+    let timed = read_timed_store(&store, workflow).await?;
+    store.close().await?;
+    Ok(timed)
+}
+
+/// Reads every run of one workflow in a store.
+///
+/// # Errors
+/// As [`read_store`].
+pub async fn read_timed_store(store: &dyn Store, workflow: &str) -> Result<Vec<Timed>> {
     let mut timed = vec![];
     let mut query = RunQuery { workflow: Some(Name::new(workflow)?), ..all_runs() };
     loop {
@@ -49,10 +59,9 @@ pub async fn read_timed(folder: &Path, workflow: &str) -> Result<Vec<Timed>> {
         let Some(last) = page.last() else { break };
         query.before = Some(last.run);
         for head in page {
-            timed.push(Timed { state: head.state, events: events_of(&store, head.run).await?.1 });
+            timed.push(Timed { state: head.state, events: events_of(store, head.run).await?.1 });
         }
     }
-    store.close().await?;
     Ok(timed)
 }
 

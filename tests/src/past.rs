@@ -95,10 +95,10 @@ async fn finished_run(store: &dyn Store, epochs: &[Epoch], number: u64, at: Time
         Event::StepSucceeded { step: StepIndex(0), output: Some(output), fallback: false },
         Event::RunSucceeded { output: None },
     ];
-    let head = HeadChange { state: HeadState::Running, wake_at: None };
+    let head = HeadChange { state: HeadState::Running, wake_at: None, leaves_line: false };
     store.admit(admission(run, "past", number, at, input, begun, head)?).await?;
     let entry = Entry { seq: Seq(3), count: 2, at, payload: encode_journal(&ended)? };
-    let head = Some(HeadChange { state: HeadState::Succeeded, wake_at: None });
+    let head = Some(HeadChange { state: HeadState::Succeeded, wake_at: None, leaves_line: false });
     store.append(Append { run, epoch: epochs[place], incarnation: None, entry, head, outbox: vec![] }).await?;
     Ok(())
 }
@@ -109,7 +109,7 @@ async fn sleeping_run(store: &dyn Store, shards: u16, number: u64, at: Timestamp
     let call = CallId { step: StepIndex(0), item: 0, attempt: 1 };
     let with = Value::from(serde_json::json!({ "until": text }));
     let asleep = Event::WaitBegan { call, with, until: Some(until) };
-    let head = HeadChange { state: HeadState::Waiting, wake_at: Some(until) };
+    let head = HeadChange { state: HeadState::Waiting, wake_at: Some(until), leaves_line: false };
     store.admit(admission(run, "sleeper", number, at, serde_json::json!({ "until": text }), asleep, head)?).await?;
     Ok(())
 }
@@ -146,5 +146,7 @@ fn admission(
         entry: Entry { seq: Seq(1), count: 2, at, payload: encode_journal(&events)? },
         head,
         idempotency: None,
+        outbox: vec![],
+        line: None,
     })
 }

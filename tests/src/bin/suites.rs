@@ -15,11 +15,12 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// How long a suite may take in the short form, in seconds. The others get [`BUDGET`].
-const BUDGETS: [(&str, u64); 14] = [
+const BUDGETS: [(&str, u64); 17] = [
     ("engine", 20),
     ("engine/properties", 60),
     ("store", 90),
     ("actors/node", 40),
+    ("broker", 120),
     ("cluster", 40),
     ("cluster/leader", 120),
     ("cluster/ownership", 60),
@@ -29,7 +30,9 @@ const BUDGETS: [(&str, u64); 14] = [
     ("tests/cluster", 90),
     ("tests/cold_start", 60),
     ("tests/faults", 420),
+    ("tests/kafka", 90),
     ("tests/simulation", 60),
+    ("tests/streams", 180),
 ];
 
 /// Budget of a suite that is not listed, in seconds.

@@ -86,6 +86,7 @@ impl Seen {
             Event::SignalTaken { call, id } => self.kept.remove(id) && self.wait_over(*call),
             Event::Paused { .. } => !std::mem::replace(&mut self.paused, true),
             Event::Resumed { .. } => std::mem::replace(&mut self.paused, false),
+            Event::LineReached => self.scheduled.is_empty() && self.steps.is_empty(),
             Event::LineLeft { .. } => self.ended && !std::mem::replace(&mut self.line_left, true),
             Event::RunRetried { steps, .. } => {
                 self.steps.retain(|step| !steps.contains(step));

@@ -9,39 +9,44 @@ use serde::Deserialize;
 use super::Breach;
 
 /// A room and the rooms that it may depend on.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("engine", &[]),
     ("config", &[]),
     ("store", &["engine"]),
+    ("broker", &["engine"]),
+    ("schemas", &["engine"]),
     ("models", &["engine"]),
     ("vectors", &["engine"]),
     ("cluster", &["engine", "store"]),
-    ("actors", &["cluster", "engine", "models", "store", "vectors"]),
-    ("server", &["actors", "cluster", "config", "engine", "models", "store", "vectors"]),
-    ("tests", &["actors", "cluster", "config", "engine", "models", "server", "store", "vectors"]),
-    ("benches", &["actors", "cluster", "config", "engine", "models", "server", "store", "tests", "vectors"]),
+    ("actors", &["broker", "cluster", "engine", "models", "schemas", "store", "vectors"]),
+    ("server", &["actors", "broker", "cluster", "config", "engine", "models", "schemas", "store", "vectors"]),
+    ("tests", &["actors", "broker", "cluster", "config", "engine", "models", "server", "store", "vectors"]),
+    ("benches", &["actors", "broker", "cluster", "config", "engine", "models", "server", "store", "tests", "vectors"]),
 ];
 
 /// An outside crate and its homes. What is not listed may be used anywhere but in the engine's tables below.
-const HOMES: [(&str, &[&str]); 23] = [
+const HOMES: [(&str, &[&str]); 26] = [
     ("ractor", &["actors"]),
     ("dashmap", &["actors"]),
     // The benches measure the floor below the store with bare commits.
     ("sqlx", &["benches", "store"]),
     ("fred", &["store"]),
+    ("rdkafka", &["broker"]),
+    ("apache-avro", &["schemas"]),
+    ("prost-reflect", &["schemas"]),
     ("bincode", &["store"]),
     ("chitchat", &["cluster"]),
     ("burn", &["models"]),
     ("tokenizers", &["models"]),
     ("safetensors", &["models"]),
-    ("reqwest", &["models", "server", "tests"]),
+    ("reqwest", &["models", "schemas", "server", "tests"]),
     ("axum", &["server"]),
     ("tower", &["cluster", "server"]),
     // The benches measure the floor below the link with bare streams.
     ("tonic", &["benches", "cluster", "models", "server"]),
     ("prost", &["benches", "cluster", "models", "server"]),
     ("rustls", &["cluster", "store"]),
-    ("rcgen", &["cluster", "store", "tests"]),
+    ("rcgen", &["cluster", "schemas", "store", "tests"]),
     ("tower-http", &["server"]),
     ("utoipa", &["server"]),
     ("clap", &["server"]),

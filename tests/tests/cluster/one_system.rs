@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::nodes::{Nodes, SHARDS, ask, motet, nodes};
+use super::nodes::{Nodes, SHARDS, ask, define, motet, nodes};
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -15,7 +15,7 @@ const RUNS: usize = 12;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_api_from_any_node() -> Result<()> {
     let Some(cluster) = Nodes::of("one_api_from_any_node", 3).await? else { return Ok(()) };
-    cluster.define().await?;
+    define(&cluster).await?;
     for number in 0..3 {
         let done = cluster.client(number).run("hello", &json!({"name": "Ada"}), WAIT).await?;
         ensure!(done["output"] == "Hello, Ada!", "{done}");
@@ -47,7 +47,7 @@ async fn one_api_from_any_node() -> Result<()> {
 async fn a_node_that_drains_gives_its_shards_away_and_goes_on_answering() -> Result<()> {
     let test = "a_node_that_drains_gives_its_shards_away_and_goes_on_answering";
     let Some(cluster) = Nodes::of(test, 3).await? else { return Ok(()) };
-    cluster.define().await?;
+    define(&cluster).await?;
     let mut runs = vec![];
     for number in 0..RUNS {
         runs.push(ask(&cluster.client(number % 3)).await?);

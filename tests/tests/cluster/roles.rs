@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::nodes::{Nodes, SHARDS, nodes};
+use super::nodes::{Nodes, SHARDS, define, nodes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_decide_who_serves_runs_and_who_answers_clients() -> Result<()> {
@@ -23,7 +23,7 @@ async fn roles_decide_who_serves_runs_and_who_answers_clients() -> Result<()> {
         cluster.until_seen(0, "the front has told what it is", "front", |node| node["state"] == "alive").await?;
     ensure!(front["roles"] == json!(["api"]) && front["labels"] == json!({"zone": "b"}), "{front}");
     ensure!(front["shards"] == 0, "{front}");
-    cluster.define().await?;
+    define(&cluster).await?;
     let done = cluster.client(0).run("hello", &json!({"name": "Ada"}), Duration::from_secs(10)).await?;
     ensure!(done["output"] == "Hello, Ada!", "{done}");
     let refused = cluster.client(1).get("/api/v1/runs").await?.expect(404)?;

@@ -9,7 +9,7 @@ use motet_tests::waiting::until;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use serde_json::json;
 
-use super::nodes::{Nodes, PATIENCE, SHARDS, ask, nodes, write_secret};
+use super::nodes::{Nodes, PATIENCE, SHARDS, ask, define, nodes, write_secret};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -53,7 +53,7 @@ async fn nodes_prove_themselves_and_take_new_certificates_without_a_restart() ->
         cluster.add(node, settings).await?;
     }
     cluster.until_everybody_serves(2).await?;
-    cluster.define().await?;
+    define(&cluster).await?;
     let alive = cluster.until_seen(0, "the nodes hear of each other", "node-1", |node| node["state"] == "alive");
     alive.await?;
     crossing(&cluster).await?;
