@@ -11,10 +11,9 @@ use std::time::Duration;
 use motet_broker::ErrorClass;
 use motet_broker::contract::{Grounds, KafkaGrounds, Reader};
 use motet_broker::kafka::KafkaSettings;
-use motet_broker::port::{Broker, Outgoing, Place, SinkSettings, TransactionSettings, TransactionalSink};
+use motet_broker::port::{Outgoing, Place, SinkSettings};
 use motet_tests::faults::kafka::KafkaServer;
 use motet_tests::skip::skip;
-use motet_tests::waiting::until;
 
 async fn server(test: &str) -> Option<(KafkaServer, tempfile::TempDir)> {
     if !KafkaServer::is_installed() {
@@ -41,16 +40,6 @@ fn records(topic: &str, range: std::ops::Range<usize>) -> Vec<Outgoing> {
             ..Outgoing::default()
         })
         .collect()
-}
-
-/// The values of a topic's only partition, as it is read from its start.
-async fn content(broker: &Arc<dyn Broker>, topic: &str) -> Vec<String> {
-    let place = Place::new(topic, 0);
-    let high = broker.bounds(&place).await.unwrap().high;
-    let mut reader = Reader::of(broker, &format!("{topic}-content"), topic, 1).await;
-    reader.until("everything", |reader| reader.next.get(&place).is_some_and(|next| *next >= high)).await;
-    reader.close().await;
-    reader.values(&place)
 }
 
 /// F6 in small: the broker is killed under a sink and a source, three times; both go on by themselves.
@@ -82,67 +71,6 @@ async fn f6_a_broker_that_dies_and_comes_back_loses_nothing() {
     assert_eq!(reader.values(&place), wanted, "in order, nothing twice, nothing lost, nothing reset");
     reader.close().await;
     sink.close(Duration::from_secs(10)).await;
-}
-
-/// Opens a sink; a broker that came back a moment ago is asked again until it has read what transactions there are.
-async fn open(broker: &Arc<dyn Broker>, settings: &TransactionSettings) -> Box<dyn TransactionalSink> {
-    let opened = until(Duration::from_secs(60), "the broker to know its transactions", async || {
-        match broker.transactional_sink(settings.clone()).await {
-            Ok(sink) => Some(sink),
-            Err(error) => {
-                assert_eq!(error.class(), ErrorClass::Retryable, "{error}");
-                None
-            }
-        }
-    });
-    opened.await.unwrap()
-}
-
-/// A broker that is killed within transactions leaves whole ones: the position tells which.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn transactions_are_whole_after_a_broker_died() {
-    let Some((mut server, _folder)) = server("transactions").await else { return };
-    let grounds = grounds(&server);
-    grounds.create("whole", 1).await;
-    let (broker, anchor) = (grounds.broker(), Place::new("whole", 0));
-    let mut settings = TransactionSettings::new("whole", "whole-position", anchor);
-    settings.within = Duration::from_secs(5);
-    let mut position = 0;
-    for round in 0..3 {
-        let mut sink = open(&broker, &settings).await;
-        position = sink.position().map_or(0, |position| usize::try_from(position).unwrap());
-        for _ in 0..3 {
-            let next = position + 10;
-            // A broker that came back a moment ago may still be reading what transactions there are.
-            while let Err(error) = sink.send(records("whole", position..next), i64::try_from(next).unwrap()).await {
-                assert_eq!(error.class(), ErrorClass::Retryable, "{error}");
-                if !sink.is_usable() {
-                    sink = open(&broker, &settings).await;
-                    if sink.position() == Some(i64::try_from(next).unwrap()) {
-                        break;
-                    }
-                }
-            }
-            position = next;
-        }
-        let next = position + 10;
-        let work = sink.send(records("whole", position..next), i64::try_from(next).unwrap());
-        // The fault comes before, within or after the transaction, as the machine has it.
-        let (outcome, ()) = tokio::join!(work, async { server.kill() });
-        eprintln!("round {round}: {outcome:?}");
-        if let Err(error) = &outcome {
-            assert_ne!(error.class(), ErrorClass::Fenced, "{error}");
-        }
-        drop(sink);
-        server.restart().await.unwrap();
-    }
-    let mut sink = open(&broker, &settings).await;
-    let last = sink.position().map_or(0, |position| usize::try_from(position).unwrap());
-    assert!(last >= position, "what was acknowledged is there: {last} {position}");
-    sink.send(records("whole", last..last + 1), i64::try_from(last + 1).unwrap()).await.unwrap();
-    sink.close().await;
-    let wanted: Vec<String> = (0..=last).map(|number| number.to_string()).collect();
-    assert_eq!(content(&broker, "whole").await, wanted);
 }
 
 /// A broker that stands still holds up nobody for longer than the settings say.
