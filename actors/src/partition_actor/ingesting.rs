@@ -108,7 +108,10 @@ impl PartitionActor {
                     figures.hold(why);
                     tokio::time::sleep(CROWDED).await;
                 }
-                match same_topic(&streams, &key, &claim).await {
+                // Both are needed before the write and neither needs the other: the broker answers while records are read.
+                let (topic, read) =
+                    tokio::join!(same_topic(&streams, &key, &claim), reader.read(&router, &portion.records));
+                match topic {
                     Ok(()) => {}
                     Err(Unclaimed::Stopped(trouble)) => break Ingested::Stopped(trouble),
                     Err(Unclaimed::Later(reason)) => {
@@ -117,7 +120,7 @@ impl PartitionActor {
                         continue;
                     }
                 }
-                let read = match reader.read(&router, &portion.records).await {
+                let read = match read {
                     Ok(read) => read,
                     Err(reason) => {
                         figures.hold(reason);

@@ -55,7 +55,8 @@ async fn the_database_is_away_for_a_while() -> Result<()> {
     let server = backing.server()?;
     server.end_immediately()?;
     produce(&topics, &name, 200..400).await?;
-    let_pass(Duration::from_secs(Scale::from_environment().pick(5, 20, 60))).await;
+    // Longer than the store waits for its server before it refuses writes.
+    let_pass(Duration::from_secs(Scale::from_environment().pick(13, 20, 60))).await;
     produce(&topics, &name, 400..480).await?;
     server.restart().await?;
     until_runs(&node, &name, "succeeded", 480).await?;

@@ -9,7 +9,7 @@ use motet_tests::topics::record;
 use motet_tests::waiting::until;
 use serde_json::Value;
 
-use super::{Stage, partitions, until_partitions};
+use super::{Stage, partitions, until_partitions, until_runs};
 
 const PARTITIONS: i32 = 4;
 const RECORDS: i32 = 2_000;
@@ -105,6 +105,66 @@ async fn poison_holds_up_nothing_and_all_of_it_is_kept() -> Result<()> {
     }
     until_partitions(&stage.node, &name, 4, "the owner's counts", |it| it["here"]["held"].is_null()).await?;
     println!("poison: {} of {RECORDS} records, no partition stood still for longer than {longest:?}", wrong.len());
+    Ok(())
+}
+
+const CRASHING: &str = "
+kind: Model
+name: NAME
+backend: fake
+parameters: {latency_ms: 5}
+batch: {max: 32, window: 20ms}
+---
+kind: Workflow
+name: NAME
+steps: {a: {call: model, model: NAME, with: {text: '${ input.text }'}}}
+output: '${ steps.a.output.text }'
+---
+kind: Stream
+name: NAME
+topics: [NAME]
+workflow: NAME
+";
+
+/// The text over which the backend `fake` crashes.
+const CRASH: &str = "__crash__";
+
+/// Records of this test; each batch of calls has some that crash it.
+const HANDLED: i32 = 400;
+
+/// Records over which a model crashes, as a network that panics does: their runs fail and say so, no other run of the
+/// same batches does, and no partition waits for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_crash_a_model_take_no_others_along() -> Result<()> {
+    let Some(stage) = Stage::new("crashing").await? else { return Ok(()) };
+    let name = stage.topics.grounds().fresh("crashing");
+    stage.topics.create(&[(&name, PARTITIONS)]).await;
+    let crashes = |number: i32| number % 20 == 7;
+    let records = (0..HANDLED).map(|number| {
+        let text = if crashes(number) { CRASH.to_owned() } else { number.to_string() };
+        record(&name, number % PARTITIONS, &number.to_string(), format!("{{\"text\": \"{text}\"}}"))
+    });
+    stage.topics.produce(records.collect()).await?;
+    for document in CRASHING.replace("NAME", &name).split("---") {
+        let kinds = [("kind: Model", "models"), ("kind: Workflow", "workflows"), ("kind: Stream", "streams")];
+        let kind = kinds.iter().find(|(line, _)| document.contains(line)).context("no kind")?.1;
+        stage.client().put_definition(kind, &name, document).await?;
+    }
+    let crashed = (0..HANDLED).filter(|number| crashes(*number)).count();
+    until_runs(&stage.node, &name, "succeeded", usize::try_from(HANDLED)? - crashed).await?;
+    until_runs(&stage.node, &name, "failed", crashed).await?;
+    until_partitions(&stage.node, &name, 4, "no lag", |it| it["lag"] == 0 && it["here"]["dead"] == 0).await?;
+
+    let failed = format!("/api/v1/runs?workflow={name}&limit=500&state=failed");
+    let listed = stage.client().get(&failed).await?.expect(200)?.body;
+    for run in listed["runs"].as_array().context("no runs")? {
+        let shown = stage.client().read_run(run["id"].as_str().context("no id")?).await?;
+        let error = &shown["error"];
+        ensure!(error["class"] == "internal" && error["message"].as_str().unwrap().contains("crashed"), "{shown}");
+        let number = shown["source"]["offset"].as_i64().unwrap() * i64::from(PARTITIONS)
+            + shown["source"]["partition"].as_i64().unwrap();
+        ensure!(crashes(i32::try_from(number)?), "record {number} was not to blame: {shown}");
+    }
     Ok(())
 }
 

@@ -98,7 +98,7 @@ fn settings_that_cannot_be_used_are_refused_at_once() -> Result<()> {
     ] {
         let folder = tempfile::tempdir()?;
         let output = std::process::Command::new(motet_tests::place::motet())
-            .args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
+            .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
             .arg(folder.path())
             .env("MOTET__KAFKA__BROKERS", "127.0.0.1:9092")
             .env(name, value)

@@ -78,6 +78,24 @@ pub(super) fn position<C: ClientContext>(client: &Client<C>, place: &Place) -> O
     }
 }
 
+/// Has a partition read on at once that has rested: librdkafka's `resume` wakes nobody, so that the thread of a broker
+/// whose partitions all rested may sleep for up to a second more. To seek to where it stands does wake it, and keeps the
+/// epoch by which a cut of the log is noticed. Without a position nothing was read yet, and there is nothing to hurry.
+/// Waits for nothing.
+pub(super) fn hurry<C: ClientContext>(client: &Client<C>, place: &Place) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&place.topic, place.partition);
+    // SAFETY: client and list live as long as the calls, which write into the list; the error is owned here.
+    unsafe {
+        native::rd_kafka_position(client.native_ptr(), list.ptr());
+        let found = list.find_partition(&place.topic, place.partition);
+        if found.is_some_and(|found| matches!(found.offset(), Offset::Offset(_))) {
+            let seek = native::rd_kafka_seek_partitions(client.native_ptr(), list.ptr(), 0);
+            drop(Owned(seek, native::rd_kafka_error_destroy));
+        }
+    }
+}
+
 /// What was made and must be given back, in whatever way the function is left.
 struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
 

@@ -184,7 +184,12 @@ impl Poller {
             self.consumer.pause(&list)
         } else {
             self.resting.remove(place);
-            self.consumer.resume(&list)
+            let resumed = self.consumer.resume(&list);
+            // A seek forgets the position, by which a gap at the end is seen.
+            self.flush();
+            self.look_at_position(place);
+            native::hurry(self.consumer.client(), place);
+            resumed
         };
         if let Err(error) = outcome {
             tracing::warn!(%place, %error, rest, "a partition does not rest, or does not go on");
@@ -257,7 +262,7 @@ impl Poller {
         }
     }
 
-    /// Tells of gaps at the end of what was read, and remembers how much more there is.
+    /// Looks at all partitions once in a while.
     fn look_at_positions(&mut self) {
         if self.looked.elapsed() < LOOK_AT_POSITIONS {
             return;
@@ -265,24 +270,27 @@ impl Poller {
         self.looked = Instant::now();
         let begun = |(place, seat): (&Place, &super::seat::Seat)| seat.next.map(|_| place.clone());
         let places: Vec<Place> = self.shared.seats().iter().filter_map(begun).collect();
+        places.iter().for_each(|place| self.look_at_position(place));
+    }
+
+    /// Tells of a gap at the end of what was read, and remembers how much more there is.
+    fn look_at_position(&self, place: &Place) {
         let client = self.consumer.client();
-        for place in places {
-            let (position, high) = (native::position(client, &place), native::high(client, &place));
-            let mut seats = self.shared.seats();
-            let Some(seat) = seats.get_mut(&place) else { continue };
-            seat.high = high.or(seat.high);
-            let (Some(next), Some(position)) = (seat.next, position) else {
-                seat.stale = None;
-                continue;
-            };
-            if seat.stale == Some(position) || position <= next {
-                continue;
-            }
-            (seat.next, seat.stale) = (Some(position), None);
-            let gap = Batch::new(place.clone(), vec![], (next, position), seat.ledger.take_none());
-            drop(seats);
-            self.shared.mailbox.push(SourceEvent::Records(gap));
+        let (position, high) = (native::position(client, place), native::high(client, place));
+        let mut seats = self.shared.seats();
+        let Some(seat) = seats.get_mut(place) else { return };
+        seat.high = high.or(seat.high);
+        let (Some(next), Some(position)) = (seat.next, position) else {
+            seat.stale = None;
+            return;
+        };
+        if seat.stale == Some(position) || position <= next {
+            return;
         }
+        (seat.next, seat.stale) = (Some(position), None);
+        let gap = Batch::new(place.clone(), vec![], (next, position), seat.ledger.take_none());
+        drop(seats);
+        self.shared.mailbox.push(SourceEvent::Records(gap));
     }
 
     /// What an error means for the source; an error in return ends it.

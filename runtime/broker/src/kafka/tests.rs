@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use super::*;
 use crate::ErrorClass;
 use crate::contract::{CHECKS, Grounds, KafkaGrounds, PATIENCE, Reader, numbers, outgoing, service, until, write};
-use crate::port::{Broker, Outgoing, SourceEvent, Topics};
+use crate::port::{Broker, CreditLimit, Outgoing, SourceEvent, SourceSettings, Topics};
 
 /// Names the broker that all tests share.
 const BROKERS: &str = "MOTET_TEST_KAFKA";
@@ -95,6 +95,32 @@ async fn every_compression_is_read() {
     let mut reader = Reader::of(&grounds.broker(), &topic, &topic, 1).await;
     reader.until("all records", |reader| reader.count(&place) == kinds.len()).await;
     assert_eq!(reader.values(&place), kinds.map(|kind| kind.repeat(1000)));
+    reader.close().await;
+}
+
+/// A partition that rested is read on at once when its credit comes back, also when every other one of its broker rests:
+/// librdkafka by itself lets up to a second pass each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rest_ends_when_the_credit_comes_back() {
+    let Some(grounds) = grounds("kafka rests") else { return };
+    let topic = grounds.fresh("rests");
+    grounds.create(&topic, 1).await;
+    let (broker, place, records) = (grounds.broker(), Place::new(&topic, 0), 4_000);
+    write(&broker, numbers(&topic, 0, 0..records)).await;
+    let settings = SourceSettings {
+        credit: CreditLimit { records: 40, bytes: 1 << 20 },
+        ..SourceSettings::new(&topic, Topics::Named(vec![topic.clone()]))
+    };
+    let mut reader = Reader::join(&broker, settings).await;
+    reader.begins.insert(place.clone(), 0);
+    let first = |reader: &Reader| reader.count(&place) > 0;
+    reader.until("the first records", first).await;
+    let begun = Instant::now();
+    reader.until("all records", |reader| reader.count(&place) == records as usize).await;
+    // At least a hundred rests, which took half a second each on average.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let in_order = reader.records[&place].iter().enumerate().all(|(number, record)| record.offset == number as i64);
+    assert!(in_order, "nothing twice, nothing left out");
     reader.close().await;
 }
 

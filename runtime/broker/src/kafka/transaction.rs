@@ -55,7 +55,10 @@ impl KafkaTransactionalSink {
             config.create_with_context(Context::default()).map_err(|error| explain(&error))?;
         let mut places = TopicPartitionList::new();
         places.add_partition(&anchor.topic, anchor.partition);
-        let committed = consumer.committed_offsets(places, within).map_err(|error| failed(&error))?;
+        let committed = consumer.committed_offsets(places, within).map_err(|error| match code(&error) {
+            Code::OperationTimedOut => unended(&group, within),
+            _ => failed(&error),
+        })?;
         let position = match committed.find_partition(&anchor.topic, anchor.partition) {
             Some(element) => {
                 element.error().map_err(|error| failed(&error))?;
@@ -72,6 +75,16 @@ impl KafkaTransactionalSink {
         let open = Open { sending, metadata, anchor, id, within };
         Ok(Self { open: Some(Arc::new(open)), position })
     }
+}
+
+/// The producer answers, but the position that it left does not: a transaction of it has no end. Kafka forgets the end of
+/// one for each partition that had no leader when it was to be told there. Which end it was nobody here can know.
+fn unended(group: &str, within: Duration) -> BrokerError {
+    BrokerError::Unavailable(format!(
+        "the position of group '{group}' was not told within {within:?}: a transaction still holds it. If this stays, \
+         Kafka has lost the end of one while a partition had no leader: `kafka-transactions.sh find-hanging` names it, and \
+         `kafka-transactions.sh abort` ends it (its records may then be sent once more, with the same event ids)"
+    ))
 }
 
 /// What the failure of a transaction's call means.

@@ -92,6 +92,15 @@ impl Link {
         Ok(())
     }
 
+    /// The same where nobody tries meanwhile: an attempt that is due is made also when the patience is used up. Else what
+    /// was down for longer than that would stay down.
+    pub(super) async fn ready_by_itself(&mut self) -> Result<(), StoreError> {
+        if self.retry_in().is_some_and(|pause| pause.is_zero()) {
+            self.attempt().await;
+        }
+        self.ready().await
+    }
+
     /// Tries once.
     pub(super) async fn attempt(&mut self) {
         let made = async {

@@ -84,7 +84,7 @@ impl Lanes {
         let statement = Statement::new(ingest)?;
         let (mut tries, mut swept) = (0, false);
         loop {
-            lane.link.ready().await?;
+            lane.link.ready_by_itself().await?;
             tries += 1;
             match lane.carry_out(ingest, &statement, &self.status).await {
                 Ok(outcome) => return outcome,
@@ -135,13 +135,14 @@ impl Lane {
         if rows.is_empty() {
             return self.refusal(ingest).await.map(Err);
         }
-        let new = |row: &PgRow| (column::<i32>(row, 0)? == 1).then(|| run_id(row, 1)).transpose();
-        let new = rows.iter().map(new).collect::<Result<Vec<Option<RunId>>, StoreError>>().map_err(unreadable)?;
-        let mut new: HashSet<RunId> = new.into_iter().flatten().collect();
-        count(status, ingest, &new, started);
+        let old = |row: &PgRow| (column::<i32>(row, 0)? == 1).then(|| run_id(row, 1)).transpose();
+        let old = rows.iter().map(old).collect::<Result<Vec<Option<RunId>>, StoreError>>().map_err(unreadable)?;
         // One that comes twice was written once.
-        let answer = |run: RunId| if new.remove(&run) { Admitted::New } else { Admitted::Replayed(run) };
-        Ok(Ok(ingest.admissions.iter().map(|admission| admission.run).map(answer).collect()))
+        let mut known: HashSet<RunId> = old.into_iter().flatten().collect();
+        let answer = |run: RunId| if known.insert(run) { Admitted::New } else { Admitted::Replayed(run) };
+        let answers = ingest.admissions.iter().map(|admission| admission.run).map(answer).collect::<Vec<_>>();
+        count(status, ingest, &answers, started);
+        Ok(Ok(answers))
     }
 
     /// Why the partition did not move.
@@ -174,11 +175,12 @@ impl Lane {
     }
 }
 
-fn count(status: &Status, ingest: &Ingest, new: &HashSet<RunId>, started: Instant) {
-    let admitted = ingest.admissions.iter().filter(|admission| new.contains(&admission.run));
-    let events: u64 = admitted.map(|admission| u64::from(admission.entry.count)).sum();
+fn count(status: &Status, ingest: &Ingest, answers: &[Admitted], started: Instant) {
+    let each = ingest.admissions.iter().zip(answers);
+    let admitted: Vec<_> = each.filter(|(_, answer)| **answer == Admitted::New).map(|(its, _)| its).collect();
+    let events: u64 = admitted.iter().map(|admission| u64::from(admission.entry.count)).sum();
     status.commits.fetch_add(1, Ordering::Relaxed);
-    status.entries.fetch_add(new.len() as u64, Ordering::Relaxed);
+    status.entries.fetch_add(admitted.len() as u64, Ordering::Relaxed);
     status.events.fetch_add(events, Ordering::Relaxed);
     metrics::counter!("motet_store_commits_total").increment(1);
     metrics::histogram!("motet_store_commit_events").record(events as f64);

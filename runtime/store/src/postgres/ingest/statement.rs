@@ -45,7 +45,8 @@ impl<'a> Statement<'a> {
         self.fresh.days()
     }
 
-    /// The text and its arguments. Its rows are (0, nothing) when the partition moved, and (1, run) for each new one.
+    /// The text and its arguments. Its rows are (0, nothing) when the partition moved, and then (1, run) for each that was
+    /// there: hardly ever one.
     pub(super) fn text(&self, ingest: &Ingest, slot: i32) -> Result<(String, PgArguments), StoreError> {
         let mut parts = Parts::default();
         moved_part(&mut parts, ingest)?;
@@ -57,7 +58,9 @@ impl<'a> Statement<'a> {
             self.fresh.part_unless_there(&mut parts, MOVED)?;
             self.outbox.part(&mut parts)?;
             parts.counts(slot, true, false)?;
-            answer.push_str(" union all select 1, id from admitted");
+            answer.push_str(&format!(
+                " union all select 1, id from fresh where {MOVED} and id not in (select id from admitted)"
+            ));
         }
         if !ingest.dead.is_empty() {
             dead_part(&mut parts, &ingest.dead)?;
