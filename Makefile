@@ -8,7 +8,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # One build of everything serves the tests, the demo and the server: same features, same profile, nothing twice.
 BUILD := $(CARGO) build --workspace --all-targets
-BENCHES := $(addprefix --bench ,$(or $(BENCH),durable_runs batching cold_start parked timers link nodes parked_cluster))
+BENCHES := $(addprefix --bench ,$(or $(BENCH),durable_runs batching cold_start parked timers link nodes parked_cluster ingest))
 
 help: ## show this text
 	@echo "Motet: durable workflows over many machine-learning models, in one binary."

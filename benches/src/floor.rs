@@ -1,8 +1,10 @@
 //! The floor below the store: what SQLite itself does on this disk with rows of the journal's shape and size.
 //!
 //! One connection, write-ahead log, every commit synced, nothing else going on. Used by `durable_runs` to say how much
-//! of what the disk allows is reached.
+//! of what the disk allows is reached; the floors of others are beside it.
 
+pub mod consumer;
+pub mod ingest;
 pub mod postgres;
 
 use std::path::Path;

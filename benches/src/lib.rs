@@ -7,6 +7,7 @@
 
 pub mod echo;
 pub mod floor;
+pub mod intake;
 pub mod load;
 pub mod machine;
 pub mod nodes;
