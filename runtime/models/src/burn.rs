@@ -2,27 +2,25 @@
 //!
 //! Never computes on the async executor: every loaded copy has a thread and a pool of its own. Used by the server.
 
-mod architecture;
 mod bert;
 pub mod features;
 mod gelu;
-mod replica;
 pub mod text_classifier;
+mod texts;
 mod weights;
 
 use std::path::PathBuf;
-use std::thread::available_parallelism;
 
 use async_trait::async_trait;
 use motet_engine::definition::ModelDefinition;
 use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::value::Value;
 
-use self::replica::BurnReplica;
-pub use architecture::Architecture;
-
 use crate::failure::{internal, invalid};
+use crate::network::Network;
+use crate::parameters;
 use crate::port::{LoadedModel, ModelBackend};
+use crate::replica::ThreadReplica;
 use crate::source::needs_fetch;
 use crate::suggestion::suggestion;
 
@@ -32,11 +30,8 @@ const NAME: &str = "burn";
 /// Parameters that every architecture understands.
 const COMMON_PARAMETERS: [&str; 2] = ["architecture", "threads"];
 
-/// Threads that one copy may ask for.
-const MAX_THREADS: i64 = 256;
-
 /// Reads an architecture's weights. Called on a thread that may block.
-type Load = fn(&ModelDefinition, Option<PathBuf>) -> Result<Box<dyn Architecture>, Failure>;
+type Load = fn(&ModelDefinition, Option<PathBuf>) -> Result<Box<dyn Network>, Failure>;
 
 /// One family of networks.
 struct Entry {
@@ -66,16 +61,6 @@ impl BurnBackend {
     pub fn new(threads: usize) -> Self {
         Self { threads }
     }
-
-    /// Threads of one copy.
-    fn threads(self, definition: &ModelDefinition) -> Result<usize, Failure> {
-        match definition.parameters.get("threads") {
-            None if self.threads > 0 => Ok(self.threads),
-            None => Ok(available_parallelism().map_or(1, std::num::NonZero::get)),
-            Some(Value::Int(threads @ 1..=MAX_THREADS)) => Ok(usize::try_from(*threads).unwrap_or(1)),
-            Some(_) => Err(invalid(format!("parameters.threads must be a whole number from 1 to {MAX_THREADS}"))),
-        }
-    }
 }
 
 #[async_trait]
@@ -85,7 +70,7 @@ impl ModelBackend for BurnBackend {
     }
 
     fn check(&self, definition: &ModelDefinition) -> Result<(), Failure> {
-        self.threads(definition)?;
+        parameters::threads(definition, self.threads)?;
         let entry = match definition.parameters.get("architecture") {
             None => None,
             Some(Value::String(name)) => Some(entry(name)?),
@@ -99,13 +84,7 @@ impl ModelBackend for BurnBackend {
             .into_iter()
             .chain(candidates.flat_map(|candidate| candidate.parameters.iter().copied()))
             .collect();
-        for key in definition.parameters.keys() {
-            if !known.contains(&&**key) {
-                let hint = suggestion(key, known.iter().copied());
-                return Err(invalid(format!("parameters.{key} is not known to the backend burn{hint}")));
-            }
-        }
-        Ok(())
+        parameters::check_known(definition, NAME, &known)
     }
 
     async fn load(
@@ -114,7 +93,7 @@ impl ModelBackend for BurnBackend {
         artefact: Option<PathBuf>,
     ) -> Result<Box<dyn LoadedModel>, Failure> {
         self.check(definition)?;
-        let threads = self.threads(definition)?;
+        let threads = parameters::threads(definition, self.threads)?;
         let definition = definition.clone();
         let name = definition.name.to_string();
         // Weights of hundreds of megabytes are read and transposed: not on the executor.
@@ -122,9 +101,8 @@ impl ModelBackend for BurnBackend {
             let entry = entry(&architecture_name(&definition, artefact.as_deref())?)?;
             (entry.load)(&definition, artefact)
         });
-        let architecture =
-            loaded.await.map_err(|error| internal(format!("loading the model {name} failed: {error}")))??;
-        Ok(Box::new(BurnReplica::start(&name, architecture, threads)?))
+        let network = loaded.await.map_err(|error| internal(format!("loading the model {name} failed: {error}")))??;
+        Ok(Box::new(ThreadReplica::start(NAME, &name, network, Some(threads))?))
     }
 }
 

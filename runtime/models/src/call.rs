@@ -8,6 +8,7 @@ mod encoder;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use motet_engine::failure::Failure;
@@ -139,6 +140,19 @@ fn check_tensor(spec: &TensorSpec, tensor: &Tensor) -> Result<(), Failure> {
 fn shape_words(shape: &[Option<usize>]) -> String {
     let lengths: Vec<String> = shape.iter().map(|length| length.map_or("-1".to_owned(), |n| n.to_string())).collect();
     format!("[{}]", lengths.join(", "))
+}
+
+/// A digest of what must be equal for calls to be [`joinable`]. Two different forms may, once in very many, be taken for
+/// one: then the batch fails and its calls are tried alone.
+#[must_use]
+pub fn form(inputs: &Tensors) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (name, tensor) in inputs {
+        name.hash(&mut hasher);
+        tensor.datatype().hash(&mut hasher);
+        tensor.shape().get(1..).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Whether calls can share a batch: the same inputs, each of the same type and shape of a row.

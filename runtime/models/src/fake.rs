@@ -26,7 +26,8 @@ const NAME: &str = "fake";
 pub const CRASH_INPUT: &str = "__crash__";
 
 /// Settings that may stand under `parameters`.
-const PARAMETERS: [&str; 6] = ["output_bytes", "dimension", "latency_ms", "fail_every", "fail_class", "tell_batch"];
+const PARAMETERS: [&str; 8] =
+    ["output_bytes", "dimension", "latency_ms", "load_ms", "memory_bytes", "fail_every", "fail_class", "tell_batch"];
 
 /// Largest sizes that a definition may ask for.
 const MAX_OUTPUT_BYTES: i64 = 64 << 20;
@@ -42,6 +43,10 @@ struct Settings {
     dimension: usize,
     /// Time that a batch takes.
     latency: Duration,
+    /// Time that a load takes.
+    load: Duration,
+    /// What a copy says it takes.
+    memory_bytes: u64,
     /// Every n-th batch fails; 0 for none.
     fail_every: u64,
     /// How it fails.
@@ -74,6 +79,8 @@ impl Settings {
             output_bytes: number("output_bytes", MAX_OUTPUT_BYTES)?.map(|bytes| bytes as usize),
             dimension: number("dimension", MAX_DIMENSION)?.unwrap_or(0) as usize,
             latency: Duration::from_millis(number("latency_ms", MAX_LATENCY_MS)?.unwrap_or(0)),
+            load: Duration::from_millis(number("load_ms", MAX_LATENCY_MS)?.unwrap_or(0)),
+            memory_bytes: number("memory_bytes", i64::MAX)?.unwrap_or(0),
             fail_every: number("fail_every", i64::MAX)?.unwrap_or(0),
             fail_class,
             tell_batch: number("tell_batch", 1)? == Some(1),
@@ -81,11 +88,14 @@ impl Settings {
     }
 }
 
-/// Loads fakes and counts the batches that all of them have begun.
+/// Loads fakes and counts what all of them do.
 #[derive(Clone, Debug, Default)]
 pub struct FakeBackend {
     batches: Arc<AtomicU64>,
     rows: Arc<AtomicU64>,
+    loads: Arc<AtomicU64>,
+    resident: Arc<AtomicU64>,
+    most_resident: Arc<AtomicU64>,
 }
 
 impl FakeBackend {
@@ -99,6 +109,18 @@ impl FakeBackend {
     #[must_use]
     pub fn batches(&self) -> u64 {
         self.batches.load(Ordering::Relaxed)
+    }
+
+    /// Copies loaded so far.
+    #[must_use]
+    pub fn loads(&self) -> u64 {
+        self.loads.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that loaded copies have taken at one time.
+    #[must_use]
+    pub fn most_resident_bytes(&self) -> u64 {
+        self.most_resident.load(Ordering::Relaxed)
     }
 
     /// Rows in those batches.
@@ -118,9 +140,18 @@ impl ModelBackend for FakeBackend {
         Settings::read(definition).map(drop)
     }
 
+    fn expected_bytes(&self, definition: &ModelDefinition) -> Option<u64> {
+        Settings::read(definition).ok().map(|settings| settings.memory_bytes)
+    }
+
     async fn load(&self, definition: &ModelDefinition, _: Option<PathBuf>) -> Result<Box<dyn LoadedModel>, Failure> {
         let settings = Settings::read(definition)?;
-        let mut signature = text_signature();
+        // What it takes it takes while it is loaded already.
+        let resident = self.resident.fetch_add(settings.memory_bytes, Ordering::Relaxed) + settings.memory_bytes;
+        self.most_resident.fetch_max(resident, Ordering::Relaxed);
+        self.loads.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(settings.load).await;
+        let mut signature = ModelSignature { memory_bytes: settings.memory_bytes, ..text_signature() };
         if settings.dimension > 0 {
             let shape = vec![None, Some(settings.dimension)];
             let vector = TensorSpec { name: "vector".into(), datatype: Datatype::Fp32, shape, optional: false };
@@ -237,7 +268,9 @@ impl LoadedModel for FakeModel {
     }
 
     async fn unload(&self) {
-        self.unloaded.store(true, Ordering::Release);
+        if !self.unloaded.swap(true, Ordering::AcqRel) {
+            self.counters.resident.fetch_sub(self.settings.memory_bytes, Ordering::Relaxed);
+        }
     }
 }
 

@@ -91,6 +91,12 @@ pub trait ModelBackend: Send + Sync + 'static {
     /// Checks a definition without loading: known architecture, known parameters.
     fn check(&self, definition: &ModelDefinition) -> Result<(), Failure>;
 
+    /// What one copy will take in bytes, where the definition tells; otherwise it is thought to take what its artefact
+    /// does, until it was loaded once.
+    fn expected_bytes(&self, _definition: &ModelDefinition) -> Option<u64> {
+        None
+    }
+
     /// Loads one copy. `artefact` is the folder that the definition's source was brought to, where it has one.
     async fn load(
         &self,

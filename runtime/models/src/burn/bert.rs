@@ -16,10 +16,11 @@ use rayon::prelude::*;
 use tokenizers::{Tokenizer, TruncationParams};
 
 use self::config::{BertConfig, Pooling, PoolingKind};
-use self::network::Network;
-use super::architecture::{Architecture, longest, texts};
+use self::network::BertNetwork;
+use super::texts::{longest, texts};
 use super::weights::read;
 use crate::failure::{internal, invalid};
+use crate::network::Network;
 use crate::port::{ModelSignature, TensorSpec, Tensors};
 
 /// Most tokens, padding included, that one thread computes at once: the activations then stay in its cache.
@@ -32,21 +33,21 @@ const SMALLEST_PIECE_TOKENS: usize = 16;
 struct Bert {
     signature: ModelSignature,
     tokenizer: Tokenizer,
-    network: Network,
+    network: BertNetwork,
     pooling: Pooling,
     hidden: usize,
 }
 
 /// Reads `config.json`, `tokenizer.json`, `model.safetensors` and, where they are there, `modules.json`,
 /// `1_Pooling/config.json` and `sentence_bert_config.json`.
-pub(super) fn load(definition: &ModelDefinition, artefact: Option<PathBuf>) -> Result<Box<dyn Architecture>, Failure> {
+pub(super) fn load(definition: &ModelDefinition, artefact: Option<PathBuf>) -> Result<Box<dyn Network>, Failure> {
     let folder = artefact.ok_or_else(|| invalid("the architecture 'bert' needs a source"))?;
     let config = BertConfig::read(&folder)?;
     let pooling = Pooling::read(&folder)?;
     let max_length = config::max_length(&folder, &config, definition)?;
     let tokenizer = tokenizer(&read(&folder, "tokenizer.json")?, max_length)?;
     let weights = read(&folder, "model.safetensors")?;
-    let network = Network::read(&weights, &config)?;
+    let network = BertNetwork::read(&weights, &config)?;
     let signature = signature(&config, pooling, max_length, weights.len());
     Ok(Box::new(Bert { signature, tokenizer, network, pooling, hidden: config.hidden_size }))
 }
@@ -86,7 +87,7 @@ fn signature(config: &BertConfig, pooling: Pooling, max_length: usize, weight_by
     }
 }
 
-impl Architecture for Bert {
+impl Network for Bert {
     fn signature(&self) -> &ModelSignature {
         &self.signature
     }

@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use serde_json::json;
 
 use super::*;
-use crate::contract::{check_backend, definition, request};
+use crate::contract::{check_text_backend, definition, request};
 use crate::source::ArtefactCache;
 
 /// Least cosine between a vector and its reference.
@@ -69,8 +69,14 @@ async fn a_tiny_bert_gives_the_reference_vectors() {
 async fn the_backend_keeps_the_contract() {
     let definition = definition("burn", &json!({"architecture": "bert", "threads": 2}));
     let artefact = Some(reference("tiny-bert"));
-    check_backend(&BurnBackend::default(), &definition, artefact, "text", &["one cat", "", "the end of this text"])
-        .await;
+    check_text_backend(
+        &BurnBackend::default(),
+        &definition,
+        artefact,
+        "text",
+        &["one cat", "", "the end of this text"],
+    )
+    .await;
 }
 
 #[tokio::test]

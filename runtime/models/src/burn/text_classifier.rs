@@ -15,9 +15,10 @@ use motet_engine::tensor::{Datatype, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::architecture::{Architecture, longest, texts};
 use super::features::{self, FeatureRow, MAX_TEXT_BYTES};
+use super::texts::{longest, texts};
 use crate::failure::{internal, invalid};
+use crate::network::Network;
 use crate::port::{ModelSignature, TensorSpec, Tensors};
 
 /// Rows computed at once: bounds the dense matrix of weights to rows times buckets.
@@ -33,7 +34,7 @@ pub(super) const NAME: &str = "text-classifier";
 ///
 /// # Errors
 /// `Invalid` for an unknown output or damaged files, `NotFound` for a model that the program does not carry.
-pub(super) fn load(definition: &ModelDefinition, artefact: Option<PathBuf>) -> Result<Box<dyn Architecture>, Failure> {
+pub(super) fn load(definition: &ModelDefinition, artefact: Option<PathBuf>) -> Result<Box<dyn Network>, Failure> {
     let output = match definition.parameters.get("output") {
         None => Output::default(),
         Some(value) => value.as_str().and_then(Output::from_name).ok_or_else(|| {
@@ -175,7 +176,7 @@ impl TextClassifier {
     }
 }
 
-impl Architecture for TextClassifier {
+impl Network for TextClassifier {
     fn signature(&self) -> &ModelSignature {
         &self.signature
     }

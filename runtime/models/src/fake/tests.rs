@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::*;
-use crate::contract::{check_backend, definition, request};
+use crate::contract::{check_text_backend, definition, request};
 
 #[tokio::test]
 async fn the_fake_keeps_the_contract() {
     let definition = definition("fake", &json!({"dimension": 8}));
-    check_backend(&FakeBackend::new(), &definition, None, "text", &["one", "two", "three"]).await;
+    check_text_backend(&FakeBackend::new(), &definition, None, "text", &["one", "two", "three"]).await;
 }
 
 #[tokio::test]

@@ -154,7 +154,7 @@ struct Shape {
 }
 
 /// The network with its weights.
-pub(super) struct Network {
+pub(super) struct BertNetwork {
     words: Tensor<2>,
     /// Position embeddings with the embedding of token type 0 added: a single text has no other type.
     positions: Tensor<2>,
@@ -165,7 +165,7 @@ pub(super) struct Network {
     device: Device,
 }
 
-impl Network {
+impl BertNetwork {
     /// Takes every tensor that the architecture has out of the file, and refuses a file with others.
     pub(super) fn read(bytes: &[u8], config: &BertConfig) -> Result<Self, Failure> {
         let device = Device::flex();

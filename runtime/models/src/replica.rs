@@ -1,6 +1,7 @@
-//! One loaded copy: a thread that computes one batch after the other, inside a rayon pool of the copy's own.
+//! One loaded copy: a thread that computes one batch after the other, for engines that run in this process.
 //!
-//! Never computes on the async executor, and a network that panics costs its batch and nothing else. Used by `burn`.
+//! Never computes on the async executor, and a network that panics costs its batch and nothing else. Used by `burn` and
+//! `onnx`.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,9 +14,9 @@ use rayon::ThreadPool;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout_at;
 
-use super::Architecture;
 use crate::call;
 use crate::failure::{internal, timeout, unavailable};
+use crate::network::Network;
 use crate::port::{InferRequest, LoadedModel, ModelSignature, Tensors};
 
 /// Batches that may wait for the thread. The model actor sends one at a time; a second hides its way back.
@@ -32,46 +33,42 @@ struct Batch {
 
 /// What is let go of when the copy is unloaded.
 struct Loaded {
-    architecture: Arc<dyn Architecture>,
+    network: Arc<dyn Network>,
     batches: mpsc::Sender<Batch>,
 }
 
 /// A loaded copy of one network.
-pub(super) struct BurnReplica {
+pub(crate) struct ThreadReplica {
     name: String,
     signature: ModelSignature,
     loaded: Mutex<Option<Loaded>>,
     ended: watch::Receiver<bool>,
 }
 
-impl BurnReplica {
-    /// Starts the copy's thread and its pool of `threads` threads.
-    pub(super) fn start(name: &str, architecture: Box<dyn Architecture>, threads: usize) -> Result<Self, Failure> {
-        let architecture: Arc<dyn Architecture> = architecture.into();
+impl ThreadReplica {
+    /// Starts the copy's thread, and a rayon pool of so many threads for networks that do not bring their own.
+    pub(crate) fn start(
+        backend: &str,
+        name: &str,
+        network: Box<dyn Network>,
+        threads: Option<usize>,
+    ) -> Result<Self, Failure> {
+        let network: Arc<dyn Network> = network.into();
         let (batches, waiting) = mpsc::channel(WAITING_BATCHES);
         let (end, ended) = watch::channel(false);
-        let thread_name = format!("burn-{name}");
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(move |index| format!("{thread_name}-{index}"))
-            .build()
-            .map_err(|error| unavailable(format!("the threads of the model {name} cannot be started: {error}")))?;
-        let network = Arc::clone(&architecture);
+        let pool = threads.map(|threads| pool(backend, name, threads)).transpose()?;
+        let signature = network.signature().clone();
+        let computing = Arc::clone(&network);
         let model = name.to_owned();
         std::thread::Builder::new()
-            .name(format!("burn-{name}"))
+            .name(format!("{backend}-{name}"))
             .spawn(move || {
-                serve(&model, network, &pool, waiting);
+                serve(&model, computing, pool.as_ref(), waiting);
                 drop(pool);
                 end.send_replace(true);
             })
             .map_err(|error| unavailable(format!("the thread of the model {name} cannot be started: {error}")))?;
-        Ok(Self {
-            name: name.to_owned(),
-            signature: architecture.signature().clone(),
-            loaded: Mutex::new(Some(Loaded { architecture, batches })),
-            ended,
-        })
+        Ok(Self { name: name.to_owned(), signature, loaded: Mutex::new(Some(Loaded { network, batches })), ended })
     }
 
     fn with_loaded<T>(&self, f: impl FnOnce(&Loaded) -> T) -> Result<T, Failure> {
@@ -80,8 +77,17 @@ impl BurnReplica {
     }
 }
 
+fn pool(backend: &str, name: &str, threads: usize) -> Result<ThreadPool, Failure> {
+    let thread_name = format!("{backend}-{name}");
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |index| format!("{thread_name}-{index}"))
+        .build()
+        .map_err(|error| unavailable(format!("the threads of the model {name} cannot be started: {error}")))
+}
+
 /// Computes batches until every sender is gone, then lets go of the network.
-fn serve(model: &str, architecture: Arc<dyn Architecture>, pool: &ThreadPool, mut waiting: mpsc::Receiver<Batch>) {
+fn serve(model: &str, network: Arc<dyn Network>, pool: Option<&ThreadPool>, mut waiting: mpsc::Receiver<Batch>) {
     while let Some(Batch { request, answer }) = waiting.blocking_recv() {
         if answer.is_closed() {
             continue;
@@ -90,8 +96,10 @@ fn serve(model: &str, architecture: Arc<dyn Architecture>, pool: &ThreadPool, mu
             Err(timeout(format!("the deadline passed before the model {model} could begin")))
         } else {
             let cancelled = || answer.is_closed();
-            let computed = catch_unwind(AssertUnwindSafe(|| {
-                pool.install(|| architecture.forward(&request.inputs, request.rows, &cancelled))
+            let forward = || network.forward(&request.inputs, request.rows, &cancelled);
+            let computed = catch_unwind(AssertUnwindSafe(|| match pool {
+                Some(pool) => pool.install(forward),
+                None => forward(),
             }));
             computed.unwrap_or_else(|panic| {
                 let reason = panic_message(&*panic);
@@ -110,14 +118,14 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 }
 
 #[async_trait]
-impl LoadedModel for BurnReplica {
+impl LoadedModel for ThreadReplica {
     fn signature(&self) -> &ModelSignature {
         &self.signature
     }
 
     fn length(&self, inputs: &Tensors) -> u32 {
-        let architecture = self.with_loaded(|loaded| Arc::clone(&loaded.architecture));
-        architecture.map_or(0, |architecture| architecture.length(inputs))
+        let network = self.with_loaded(|loaded| Arc::clone(&loaded.network));
+        network.map_or(0, |network| network.length(inputs))
     }
 
     async fn infer(&self, request: InferRequest) -> Result<Tensors, Failure> {
@@ -167,7 +175,7 @@ mod tests {
         cancelled: Mutex<std_mpsc::SyncSender<()>>,
     }
 
-    impl Architecture for Odd {
+    impl Network for Odd {
         fn signature(&self) -> &ModelSignature {
             &self.signature
         }
@@ -198,7 +206,7 @@ mod tests {
     }
 
     struct Start {
-        replica: BurnReplica,
+        replica: ThreadReplica,
         began: std_mpsc::Receiver<()>,
         cancelled: std_mpsc::Receiver<()>,
     }
@@ -206,12 +214,12 @@ mod tests {
     fn start() -> Start {
         let (began_sender, began) = std_mpsc::sync_channel(8);
         let (cancelled_sender, cancelled) = std_mpsc::sync_channel(8);
-        let architecture = Odd {
+        let network = Odd {
             signature: crate::fake::text_signature(),
             began: Mutex::new(began_sender),
             cancelled: Mutex::new(cancelled_sender),
         };
-        Start { replica: BurnReplica::start("odd", Box::new(architecture), 1).unwrap(), began, cancelled }
+        Start { replica: ThreadReplica::start("test", "odd", Box::new(network), Some(1)).unwrap(), began, cancelled }
     }
 
     fn request(text: &str) -> InferRequest {
