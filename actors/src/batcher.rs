@@ -22,6 +22,8 @@ pub struct Waiting<T> {
     pub bytes: u64,
     /// Length in the unit of the buckets.
     pub length: u32,
+    /// What must be equal for calls to share a batch: a digest of names, types and shapes of a row.
+    pub form: u64,
     /// Higher goes first, until the others have waited long enough.
     pub priority: i8,
     /// When it is of no use any more.
@@ -30,7 +32,42 @@ pub struct Waiting<T> {
     pub arrived: Instant,
 }
 
-/// Calls that wait, by length bucket.
+/// Why a batch leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Departure {
+    /// It has as many rows as one may have.
+    Rows,
+    /// It has as many bytes as one may have.
+    Bytes,
+    /// Its oldest call has waited for the window.
+    Window,
+    /// A replica was free, and nothing is to be waited for.
+    Free,
+}
+
+impl Departure {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::Bytes => "bytes",
+            Self::Window => "window",
+            Self::Free => "free",
+        }
+    }
+}
+
+/// Calls that leave together.
+#[derive(Debug)]
+pub struct Batch<T> {
+    /// The calls, in their order.
+    pub calls: Vec<Waiting<T>>,
+    /// Why they leave now.
+    pub departure: Departure,
+}
+
+/// Calls that wait, by length bucket and form.
 #[derive(Debug)]
 pub struct Batcher<T> {
     policy: BatchPolicy,
@@ -39,7 +76,7 @@ pub struct Batcher<T> {
     begun: Instant,
     arrivals: u64,
     len: usize,
-    buckets: BTreeMap<u32, Bucket<T>>,
+    buckets: BTreeMap<(u32, u64), Bucket<T>>,
 }
 
 #[derive(Debug)]
@@ -81,8 +118,15 @@ impl<T> Bucket<T> {
         self.arrivals.first().map(|(arrived, _)| *arrived)
     }
 
-    fn is_full(&self, policy: &BatchPolicy) -> bool {
-        self.rows >= u64::from(policy.max) || self.bytes >= policy.max_bytes
+    /// Why it may leave, if it may.
+    fn departure(&self, policy: &BatchPolicy, now: Instant) -> Option<Departure> {
+        let waited = now.saturating_duration_since(self.oldest()?);
+        match policy {
+            _ if self.rows >= u64::from(policy.max) => Some(Departure::Rows),
+            _ if self.bytes >= policy.max_bytes => Some(Departure::Bytes),
+            _ if policy.window.is_zero() => Some(Departure::Free),
+            _ => (waited >= policy.window).then_some(Departure::Window),
+        }
     }
 }
 
@@ -119,7 +163,7 @@ impl<T> Batcher<T> {
         let turn = Turn::new(after, waiting.priority, self.arrivals);
         let bounds = &self.policy.buckets;
         let bucket = bounds.iter().copied().find(|bound| waiting.length <= *bound).unwrap_or(u32::MAX);
-        self.buckets.entry(bucket).or_default().insert(turn, waiting);
+        self.buckets.entry((bucket, waiting.form)).or_default().insert(turn, waiting);
         Ok(())
     }
 
@@ -141,16 +185,11 @@ impl<T> Batcher<T> {
 
     /// The next batch, or none while none is ready: a bucket is ready when it is full or when its oldest call has
     /// waited for the window. It has at most `most` calls. A call that is larger than a batch goes alone.
-    pub fn take(&mut self, now: Instant, most: usize) -> Option<Vec<Waiting<T>>> {
-        let ready = |bucket: &Bucket<T>| {
-            let waited = bucket.oldest().map(|arrived| now.saturating_duration_since(arrived));
-            bucket.is_full(&self.policy) || waited.is_some_and(|waited| waited >= self.policy.window)
+    pub fn take(&mut self, now: Instant, most: usize) -> Option<Batch<T>> {
+        let ready = |(key, bucket): (&(u32, u64), &Bucket<T>)| {
+            Some((bucket.waiting.keys().next().copied()?, *key, bucket.departure(&self.policy, now)?))
         };
-        let (&key, _) = self
-            .buckets
-            .iter()
-            .filter(|(_, bucket)| ready(bucket))
-            .min_by_key(|(_, bucket)| bucket.waiting.keys().next().copied())?;
+        let (_, key, departure) = self.buckets.iter().filter_map(ready).min_by_key(|(turn, _, _)| *turn)?;
         let bucket = self.buckets.get_mut(&key)?;
         let (mut rows, mut bytes) = (0u64, 0u64);
         let mut batch = vec![];
@@ -169,7 +208,7 @@ impl<T> Batcher<T> {
             self.buckets.remove(&key);
         }
         self.len -= batch.len();
-        Some(batch)
+        Some(Batch { calls: batch, departure })
     }
 
     /// When [`Batcher::take`] will have a batch although nothing arrives; none while nothing waits.
@@ -197,14 +236,46 @@ mod tests {
             rows: 1,
             bytes: 10,
             length: 0,
+            form: 0,
             priority: 0,
             deadline: start + Duration::from_secs(60),
             arrived: start,
         }
     }
 
-    fn items(batch: Option<Vec<Waiting<u32>>>) -> Vec<u32> {
-        batch.unwrap_or_default().into_iter().map(|w| w.item).collect()
+    fn items(batch: Option<Batch<u32>>) -> Vec<u32> {
+        batch.map(|batch| batch.calls).unwrap_or_default().into_iter().map(|w| w.item).collect()
+    }
+
+    #[test]
+    fn a_batch_says_why_it_leaves() {
+        let start = Instant::now();
+        let late = start + Duration::from_millis(50);
+        for (policy, calls, now, expected) in [
+            (policy(2, 1000, 50, &[]), 2, start, Some(Departure::Rows)),
+            (policy(9, 20, 50, &[]), 2, start, Some(Departure::Bytes)),
+            (policy(9, 1000, 50, &[]), 2, start, None),
+            (policy(9, 1000, 50, &[]), 2, late, Some(Departure::Window)),
+            (policy(9, 1000, 0, &[]), 1, start, Some(Departure::Free)),
+            (policy(9, 1000, 0, &[]), 0, late, None),
+        ] {
+            let mut batcher = Batcher::new(policy.clone(), 10);
+            for item in 0..calls {
+                batcher.push(waiting(item, start)).unwrap();
+            }
+            assert_eq!(batcher.take(now, usize::MAX).map(|batch| batch.departure), expected, "{policy:?} {calls}");
+        }
+    }
+
+    #[test]
+    fn calls_of_different_form_never_share_a_batch() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(policy(10, 1000, 0, &[]), 10);
+        for (item, form) in [(1, 7), (2, 8), (3, 7), (4, 8)] {
+            batcher.push(Waiting { form, ..waiting(item, start) }).unwrap();
+        }
+        assert_eq!(items(batcher.take(start, usize::MAX)), [1, 3]);
+        assert_eq!(items(batcher.take(start, usize::MAX)), [2, 4]);
     }
 
     #[test]
@@ -268,7 +339,10 @@ mod tests {
             batcher.push(Waiting { priority: 1, arrived, ..waiting(item, start) }).unwrap();
         }
         let now = start + Duration::from_secs(20);
-        let order: Vec<_> = std::iter::from_fn(|| batcher.take(now, usize::MAX)).flatten().map(|w| w.item).collect();
+        let order: Vec<_> = std::iter::from_fn(|| batcher.take(now, usize::MAX))
+            .flat_map(|batch| batch.calls)
+            .map(|w| w.item)
+            .collect();
         assert_eq!(order, [2, 1, 3]);
     }
 
@@ -298,7 +372,7 @@ mod tests {
                 prop_assert!(batcher.push(call).is_ok());
             }
             let mut seen = std::collections::BTreeSet::new();
-            while let Some(batch) = batcher.take(start, usize::MAX) {
+            while let Some(Batch { calls: batch, .. }) = batcher.take(start, usize::MAX) {
                 prop_assert!(!batch.is_empty());
                 if batch.len() > 1 {
                     prop_assert!(batch.iter().map(|w| w.rows).sum::<u32>() <= max);

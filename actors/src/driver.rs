@@ -113,6 +113,12 @@ impl NewRun {
         &self.run
     }
 
+    /// Whether the run ends as it is admitted and its result is to be sent.
+    #[must_use]
+    pub fn owes_result(&self) -> bool {
+        !self.admission.outbox.is_empty()
+    }
+
     /// Makes the run durable for another node to carry on.
     ///
     /// # Errors
@@ -126,9 +132,9 @@ impl NewRun {
     /// # Errors
     /// When the store refuses.
     pub async fn admit(self, parts: &DriverParts, epoch: Epoch) -> Result<(Admitted, RunDriver), StoreError> {
-        let head = self.admission.head;
+        let (head, owes_result) = (self.admission.head, self.owes_result());
         let admitted = parts.store.admit(self.admission).await?;
-        Ok((admitted, RunDriver::admitted(parts, self.run, head, epoch)))
+        Ok((admitted, RunDriver::admitted(parts, self.run, head, epoch, owes_result)))
     }
 }
 
@@ -152,13 +158,15 @@ pub struct RunDriver {
     held: bool,
     sent: u64,
     snapshot: Seq,
+    owes_result: bool,
 }
 
 impl RunDriver {
-    /// The driver of a run that has just become durable, with this head.
+    /// The driver of a run that has just become durable, with this head; `owes_result` when it ended with that and left
+    /// a result in the outbox.
     #[must_use]
-    pub fn admitted(parts: &DriverParts, run: Run, head: HeadChange, epoch: Epoch) -> Self {
-        Self { parts: parts.clone(), run, epoch, head, held: false, sent: 0, snapshot: Seq(0) }
+    pub fn admitted(parts: &DriverParts, run: Run, head: HeadChange, epoch: Epoch, owes_result: bool) -> Self {
+        Self { parts: parts.clone(), run, epoch, head, held: false, sent: 0, snapshot: Seq(0), owes_result }
     }
 
     /// Brings a run back from the store.
@@ -167,7 +175,13 @@ impl RunDriver {
     /// When it does not exist or cannot be rebuilt.
     pub async fn recover(parts: &DriverParts, run: RunId, epoch: Epoch) -> Result<Self, DriverError> {
         let (run, head, snapshot) = load(parts, run).await?;
-        Ok(Self { parts: parts.clone(), run, epoch, head, held: false, sent: 0, snapshot })
+        Ok(Self { parts: parts.clone(), run, epoch, head, held: false, sent: 0, snapshot, owes_result: false })
+    }
+
+    /// Whether what this driver wrote left a result in the outbox.
+    #[must_use]
+    pub fn owes_result(&self) -> bool {
+        self.owes_result
     }
 
     /// Says whether the run waits for its turn: its head row then says so too.
@@ -211,6 +225,7 @@ impl RunDriver {
         let seq = Seq(self.run.seq().0 + 1);
         let head = head_of(&next, self.held);
         let outbox = results::owed(&self.parts, Some(&self.run), &next).await?;
+        let owes_result = !outbox.is_empty();
         let payload = encode_events(&*self.parts.store, self.run.id(), events).await?;
         let append = Append {
             run: self.run.id(),
@@ -221,6 +236,7 @@ impl RunDriver {
             outbox,
         };
         self.parts.store.append(append).await?;
+        self.owes_result |= owes_result;
         self.run = next;
         self.head = head;
         if !self.run.phase().is_end() && self.run.seq().0 - self.snapshot.0 >= SNAPSHOT_EVENTS {

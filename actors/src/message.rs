@@ -69,6 +69,10 @@ pub enum ModelAsk {
     },
     /// Begin to load the newest version, unless it is loaded or on its way.
     Load,
+    /// Say what you take and give, as soon as you are loaded.
+    Describe,
+    /// Give back what you hold once you have answered what waits. The next call loads you again.
+    Unload,
 }
 
 /// What an index is asked.

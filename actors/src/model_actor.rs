@@ -14,10 +14,10 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::batcher::{Batcher, Waiting};
+use crate::batcher::{Batch, Batcher, Waiting};
 use crate::mailbox::{Letter, Vitals};
-use crate::memory_budget::MemoryShare;
 use crate::pace::Pace;
+use crate::residency::MemoryShare;
 use crate::stats::ModelStats;
 
 /// Where the answer to a call goes.
@@ -45,6 +45,8 @@ pub(crate) enum ModelMessage {
     ReplicaFree { replica: usize, calls: usize },
     /// The window of the oldest call is over.
     WindowOver,
+    /// End when every call is answered; no more are sent.
+    Leave,
 }
 
 /// The actor's fixed parts.
@@ -52,7 +54,7 @@ pub(crate) struct ModelActor {
     pub(crate) definition: Arc<ModelDefinition>,
     pub(crate) replicas: Vec<Arc<dyn LoadedModel>>,
     /// What the replicas take of the node's memory for models; given back with the actor.
-    pub(crate) _memory: MemoryShare,
+    pub(crate) _memory: Arc<MemoryShare>,
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) stats: Arc<ModelStats>,
     /// Called with a replica's number when its batch is answered.
@@ -68,6 +70,7 @@ pub(crate) struct Serving {
     pace: Option<Pace>,
     begun: Instant,
     alarm: Option<(Instant, AbortHandle)>,
+    leaving: bool,
     mailbox: crate::mailbox::Mailbox<ModelMessage>,
 }
 
@@ -85,13 +88,14 @@ impl Actor for ModelActor {
             pace: self.definition.limits.rate.map(|rate| Pace::new(rate.count, rate.per)),
             begun: Instant::now(),
             alarm: None,
+            leaving: false,
             mailbox: crate::mailbox::Mailbox::new(myself, Arc::clone(&self.vitals)),
         })
     }
 
     async fn handle(
         &self,
-        _: ActorRef<Self::Msg>,
+        myself: ActorRef<Self::Msg>,
         letter: Self::Msg,
         serving: &mut Serving,
     ) -> Result<(), ActorProcessingErr> {
@@ -103,8 +107,12 @@ impl Actor for ModelActor {
                 serving.under_way -= calls;
             }
             ModelMessage::WindowOver => serving.alarm = None,
+            ModelMessage::Leave => serving.leaving = true,
         }
         self.feed(serving);
+        if serving.leaving && serving.batcher.is_empty() && serving.under_way == 0 {
+            myself.stop(None);
+        }
         Ok(())
     }
 
@@ -126,6 +134,7 @@ impl ModelActor {
             rows: u32::try_from(call.rows).unwrap_or(u32::MAX),
             bytes,
             length: call.length,
+            form: call::form(&call.inputs),
             priority: call.priority,
             deadline: call.deadline,
             arrived: Instant::now(),
@@ -143,6 +152,7 @@ impl ModelActor {
     fn feed(&self, serving: &mut Serving) {
         let now = Instant::now();
         for late in serving.batcher.expire(now) {
+            self.stats.failed(1);
             answer(late.item.reply, Err(self.too_late()));
         }
         while let Some(replica) = serving.free.pop() {
@@ -151,11 +161,15 @@ impl ModelActor {
                 serving.free.push(replica);
                 break;
             };
+            let Batch { calls, departure } = batch;
             // Calls whose asker went away are not computed.
-            let batch: Vec<_> = batch.into_iter().map(|w| w.item).filter(|call| !call.reply.is_closed()).collect();
+            let batch: Vec<_> = calls.into_iter().filter(|waiting| !waiting.item.reply.is_closed()).collect();
+            self.stats.waited(batch.iter().map(|waiting| now.saturating_duration_since(waiting.arrived)).sum());
+            let batch: Vec<_> = batch.into_iter().map(|waiting| waiting.item).collect();
             if batch.is_empty() {
                 serving.free.push(replica);
             } else {
+                self.stats.left(departure);
                 if let Some(pace) = &mut serving.pace {
                     // There were as many tokens when the batch was taken.
                     let _ = pace.take(now.saturating_duration_since(serving.begun), count(batch.len()));
@@ -232,10 +246,12 @@ async fn run_batch(model: &dyn LoadedModel, batch: Vec<ModelCall>, timeout: Dura
             for call in batch {
                 let alone = infer(model, &[&call.inputs], call.rows, timeout).await;
                 stats.batch(1, call.rows, begun.elapsed(), alone.is_ok());
+                stats.failed(usize::from(alone.is_err()));
                 answer(call.reply, alone);
             }
         }
         Err(failure) => {
+            stats.failed(batch.len());
             for call in batch {
                 answer(call.reply, Err(failure.clone()));
             }

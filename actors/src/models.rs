@@ -4,6 +4,8 @@
 //! long as it has time. Used by the router and the API.
 
 mod calling;
+mod description;
+mod loading;
 mod nursery;
 mod view;
 
@@ -16,22 +18,23 @@ use motet_engine::definition::ModelDefinition;
 use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{Name, Namespace};
 use motet_models::port::{LoadedModel, ModelBackend};
-use motet_models::source::{ArtefactCache, Progress};
-use ractor::{Actor, ActorCell};
+use motet_models::source::ArtefactCache;
+use ractor::ActorCell;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
-use crate::address::Address;
 use crate::catalog::{Catalog, CatalogError};
 use crate::census::Census;
 use crate::mailbox::Mailbox;
-use crate::memory_budget::MemoryBudget;
 use crate::message::RouteError;
-use crate::model_actor::{ModelActor, ModelMessage};
+use crate::model_actor::ModelMessage;
+use crate::residency::{History, Interest, ModelKey, Residency};
 use crate::stats::ModelStats;
 use crate::supervisor::Children;
 
 pub(crate) use calling::Asker;
+pub use description::ModelDescription;
+pub(crate) use description::described;
 pub(crate) use nursery::ModelNursery;
 use view::view;
 pub use view::{ModelNode, ModelView};
@@ -40,13 +43,30 @@ pub use view::{ModelNode, ModelView};
 #[derive(Clone)]
 enum Status {
     Loading(Loading),
-    Ready { mailbox: Mailbox<ModelMessage>, model: Arc<dyn LoadedModel> },
-    Failed { failure: Failure, since: Instant },
+    Ready {
+        mailbox: Mailbox<ModelMessage>,
+        model: Arc<dyn LoadedModel>,
+    },
+    Failed {
+        failure: Failure,
+        since: Instant,
+    },
+    /// It is not loaded any more, or was not for want of memory; whoever calls it asks for it anew.
+    Left,
 }
 
 /// Calls from other nodes that wait for one model to be loaded. More are told at once: what waits takes a place in the
 /// lane of all calls from there.
 const EXPECTING: usize = 64;
+
+/// Why a model is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    /// A call waits for it, of whatever version is there.
+    Called,
+    /// It was put: its newest version is to be loaded, where there is memory for it.
+    Put,
+}
 
 /// Which models a node loads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +82,9 @@ pub(crate) enum Holding {
 /// A model that could not be loaded is tried again by a call that comes later than this.
 const LOAD_AGAIN_AFTER: Duration = Duration::from_secs(15);
 
+/// Longest wait for a place in the mailbox of a model that is to leave.
+const LEAVE_WITHIN: Duration = Duration::from_secs(60);
+
 /// How far a load has come.
 #[derive(Clone, Debug, Serialize, Default, PartialEq)]
 pub struct Loading {
@@ -74,9 +97,10 @@ pub struct Loading {
 }
 
 struct Entry {
+    namespace: Namespace,
     definition: Arc<ModelDefinition>,
     status: watch::Sender<Status>,
-    stats: Arc<ModelStats>,
+    history: Arc<History>,
     /// Places for calls that wait or are computed.
     places: Arc<Semaphore>,
     /// Places for calls from other nodes that wait for it to be loaded.
@@ -90,9 +114,23 @@ impl Status {
 }
 
 impl Entry {
-    /// Whether the last try to load failed at least this long ago.
+    /// Lets it go: what it has taken it answers, whoever comes now is told to ask anew.
+    fn leave(&self) {
+        self.places.close();
+        if let Status::Ready { mailbox, .. } = self.status.send_replace(Status::Left) {
+            let caller = crate::router::system_caller(self.namespace.clone());
+            // An actor that has ended has left.
+            tokio::spawn(async move { mailbox.send(&caller, ModelMessage::Leave, LEAVE_WITHIN).await.ok() });
+        }
+    }
+
+    /// Whether it is unloaded, or the last try to load failed at least this long ago.
     fn may_load_again(&self, patience: Duration) -> bool {
-        matches!(&*self.status.borrow(), Status::Failed { since, .. } if since.elapsed() >= patience)
+        match &*self.status.borrow() {
+            Status::Failed { since, .. } => since.elapsed() >= patience,
+            Status::Left => true,
+            Status::Loading(_) | Status::Ready { .. } => false,
+        }
     }
 }
 
@@ -103,9 +141,13 @@ pub struct Models {
     children: Arc<Children>,
     backends: BTreeMap<&'static str, Arc<dyn ModelBackend>>,
     artefacts: Arc<ArtefactCache>,
-    memory: MemoryBudget,
+    memory: Arc<Residency>,
     holding: Holding,
-    entries: DashMap<(Namespace, Name), Arc<Entry>>,
+    entries: DashMap<ModelKey, Arc<Entry>>,
+    /// By model and version.
+    histories: DashMap<(ModelKey, String), Arc<History>>,
+    /// The version of each model that was asked for last.
+    newest: DashMap<ModelKey, String>,
     supervisor: OnceLock<ActorCell>,
 }
 
@@ -115,7 +157,7 @@ impl Models {
         census: Arc<Census>,
         backends: Vec<Arc<dyn ModelBackend>>,
         artefacts: Arc<ArtefactCache>,
-        memory: MemoryBudget,
+        memory: Arc<Residency>,
         holding: Holding,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -127,6 +169,8 @@ impl Models {
             memory,
             holding,
             entries: DashMap::new(),
+            histories: DashMap::new(),
+            newest: DashMap::new(),
             supervisor: OnceLock::new(),
         })
     }
@@ -167,44 +211,63 @@ impl Models {
     /// # Errors
     /// When the model does not exist, or this node has none.
     pub async fn load(self: &Arc<Self>, namespace: &Namespace, name: &Name) -> Result<(), RouteError> {
-        self.entry(namespace, name, true).await.map(drop)
+        self.entry(namespace, name, Why::Put).await.map(drop)
     }
 
+    /// Gives back what a model holds once it has answered what waits. The next call loads it again.
+    ///
+    /// # Errors
+    /// While it is being loaded: what is on its way cannot be given back.
+    pub fn unload(&self, namespace: &Namespace, name: &Name) -> Result<(), RouteError> {
+        let Some(entry) = self.entries.get(&(namespace.clone(), name.clone())).map(|entry| Arc::clone(&entry)) else {
+            return Ok(());
+        };
+        if matches!(&*entry.status.borrow(), Status::Loading(_)) {
+            let words = format!("model '{name}' is being loaded; unload it when it is ready");
+            return Err(Failure::new(FailureClass::Unavailable, words).into());
+        }
+        entry.leave();
+        Ok(())
+    }
+
+    /// The model as it is now, on its way to be loaded if it is not. The interest of one who calls it is noted before it
+    /// is looked whether anybody does.
     async fn entry(
         self: &Arc<Self>,
         namespace: &Namespace,
         name: &Name,
-        newest: bool,
-    ) -> Result<Arc<Entry>, RouteError> {
+        why: Why,
+    ) -> Result<(Arc<Entry>, Option<Interest>), RouteError> {
         if self.holding == Holding::None {
             let words = "this node has no models: it has not the role for them";
             return Err(RouteError::Absent(Failure::new(FailureClass::Unavailable, words)));
         }
         let key = (namespace.clone(), name.clone());
-        let there = self.entries.get(&key).map(|entry| Arc::clone(&entry)).filter(|_| !newest);
+        let there = self.entries.get(&key).map(|entry| Arc::clone(&entry)).filter(|_| why == Why::Called);
         if let Some(entry) = there
             && !entry.may_load_again(LOAD_AGAIN_AFTER)
             && !self.is_behind(&key, &entry).await
         {
-            return Ok(entry);
+            let interest = entry.history.called_for();
+            return Ok((entry, Some(interest)));
         }
         let definition = self.catalog.model(namespace, name).await.map_err(|error| not_to_be_had(name, &error))?;
+        let history = self.history(&key, &definition);
+        let interest = (why == Why::Called).then(|| history.called_for());
+        let make = || new_entry(namespace, &definition, Arc::clone(&history));
         let mut begun = false;
         let entry = {
             let mut slot = self.entries.entry(key.clone()).or_insert_with(|| {
                 begun = true;
-                new_entry(&definition)
+                make()
             });
             let other = slot.definition.version != definition.version;
             // Whoever puts a model again wants it tried at once.
-            let patience = if newest { Duration::ZERO } else { LOAD_AGAIN_AFTER };
+            let patience = if why == Why::Put { Duration::ZERO } else { LOAD_AGAIN_AFTER };
             if other || slot.may_load_again(patience) {
                 begun = true;
-                if let Status::Ready { mailbox, .. } = &*slot.status.borrow() {
-                    // What waits is still answered; the replicas are unloaded when the mailbox is empty.
-                    let _ = mailbox.actor().drain();
-                }
-                *slot = new_entry(&definition);
+                slot.leave();
+                *slot = make();
             }
             Arc::clone(&slot)
         };
@@ -212,11 +275,18 @@ impl Models {
             let (models, entry) = (Arc::clone(self), Arc::clone(&entry));
             tokio::spawn(async move { models.bring_up(&key, &entry).await });
         }
-        Ok(entry)
+        Ok((entry, interest))
+    }
+
+    fn history(&self, key: &ModelKey, definition: &ModelDefinition) -> Arc<History> {
+        let version = (key.clone(), definition.version.clone());
+        let make = || Arc::new(History::new(ModelStats::new(definition.name.as_str())));
+        self.newest.insert(key.clone(), definition.version.clone());
+        Arc::clone(&self.histories.entry(version).or_insert_with(make))
     }
 
     /// Whether another node has put a newer version.
-    async fn is_behind(&self, (namespace, name): &(Namespace, Name), entry: &Entry) -> bool {
+    async fn is_behind(&self, (namespace, name): &ModelKey, entry: &Entry) -> bool {
         self.holding == Holding::Placed
             && self
                 .catalog
@@ -225,67 +295,16 @@ impl Models {
                 .is_ok_and(|known| known.version != entry.definition.version)
     }
 
-    async fn bring_up(self: &Arc<Self>, key: &(Namespace, Name), entry: &Arc<Entry>) {
-        if let Err(failure) = self.try_bring_up(key, entry).await {
-            tracing::error!(model = %key.1, %failure, "model cannot be loaded");
-            entry.status.send_replace(Status::failed(failure));
-        }
+    /// Whether models have had to wait for memory here.
+    pub(crate) fn are_scarce(&self) -> bool {
+        self.memory.is_tight()
     }
 
-    async fn try_bring_up(self: &Arc<Self>, key: &(Namespace, Name), entry: &Arc<Entry>) -> Result<(), Failure> {
-        let definition = &entry.definition;
-        let backend = Arc::clone(self.backend(definition)?);
-        backend.check(definition)?;
-        let begun = Instant::now();
-        let artefact = match &definition.source {
-            None => None,
-            // What the binary carries needs no fetching; the backend knows it by name.
-            Some(source) if source.uri.starts_with("builtin:") => None,
-            Some(source) => {
-                let status = entry.status.clone();
-                let report = move |progress: Progress| {
-                    let loading = Loading { what: progress.what, bytes: progress.bytes, total: progress.total };
-                    status.send_replace(Status::Loading(loading));
-                };
-                Some(self.artefacts.fetch(source, &report).await?)
-            }
-        };
-        entry.status.send_replace(Status::Loading(Loading { what: "loading".into(), ..Loading::default() }));
-        let mut replicas: Vec<Arc<dyn LoadedModel>> = vec![];
-        for _ in 0..definition.replicas.max(1) {
-            replicas.push(Arc::from(backend.load(definition, artefact.clone()).await?));
-        }
-        let bytes = replicas.iter().map(|replica| replica.signature().memory_bytes).sum();
-        let memory = match self.memory.take(&definition.name, bytes) {
-            Ok(memory) => memory,
-            Err(failure) => {
-                futures::future::join_all(replicas.iter().map(|replica| replica.unload())).await;
-                return Err(failure);
-            }
-        };
-        let address = Address::Model(key.0.clone(), key.1.clone());
-        let vitals = self
-            .census
-            .enter(address.clone(), usize::try_from(definition.queue).unwrap_or(usize::MAX).saturating_add(64));
-        let model = Arc::clone(&replicas[0]);
-        let actor = ModelActor {
-            definition: Arc::clone(definition),
-            replicas,
-            _memory: memory,
-            vitals: Arc::clone(&vitals),
-            stats: Arc::clone(&entry.stats),
-            caller: crate::router::system_caller(key.0.clone()),
-        };
-        let Some(supervisor) = self.supervisor.get() else {
-            return Err(Failure::new(FailureClass::Unavailable, "the node is not started"));
-        };
-        let (actor, _) = Actor::spawn_linked(None, actor, (), supervisor.clone()).await.map_err(|error| {
-            Failure::new(FailureClass::Internal, format!("the model's actor cannot start: {error}"))
-        })?;
-        self.children.enter(&actor.get_cell(), address);
-        tracing::info!(model = %key.1, version = definition.version, ms = begun.elapsed().as_millis(), "model ready");
-        entry.status.send_replace(Status::Ready { mailbox: Mailbox::new(actor, vitals), model });
-        Ok(())
+    /// Notes that a run under way is going to call a model that was called before.
+    pub(crate) fn foresee(&self, namespace: &Namespace, name: &Name) -> Option<Interest> {
+        let key = (namespace.clone(), name.clone());
+        let version = self.newest.get(&key).map(|newest| newest.clone())?;
+        Some(self.histories.get(&(key, version))?.foresee())
     }
 
     /// Every model that was called or put since the start.
@@ -319,11 +338,12 @@ pub(crate) fn not_to_be_had(name: &Name, error: &CatalogError) -> RouteError {
     Failure::new(class, error.to_string()).into()
 }
 
-fn new_entry(definition: &Arc<ModelDefinition>) -> Arc<Entry> {
+fn new_entry(namespace: &Namespace, definition: &Arc<ModelDefinition>, history: Arc<History>) -> Arc<Entry> {
     Arc::new(Entry {
+        namespace: namespace.clone(),
         definition: Arc::clone(definition),
         status: watch::channel(Status::Loading(Loading { what: "waiting".into(), ..Loading::default() })).0,
-        stats: Arc::new(ModelStats::new(definition.name.as_str())),
+        history,
         places: Arc::new(Semaphore::new(usize::try_from(definition.queue).unwrap_or(Semaphore::MAX_PERMITS))),
         expecting: Semaphore::new(EXPECTING),
     })

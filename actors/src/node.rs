@@ -25,11 +25,11 @@ use crate::census::Census;
 use crate::driver::DriverParts;
 use crate::egress::{Egress, EgressLimits, EgressNursery};
 use crate::indexes::{IndexNursery, Indexes};
-use crate::memory_budget::MemoryBudget;
 use crate::models::{Holding, ModelNursery, Models};
 use crate::peers::{Peers, Reception};
 use crate::placement::Telling;
 use crate::ports::{Clock, Entropy};
+use crate::residency::Residency;
 use crate::router::Router;
 use crate::runs::{RunHost, RunNursery, Runs};
 use crate::schedules::Schedules;
@@ -111,7 +111,7 @@ impl Node {
             Arc::clone(&census),
             parts.model_backends,
             parts.artefacts,
-            MemoryBudget::new(parts.model_memory),
+            Residency::new(parts.model_memory),
             holding,
         );
         let indexes = Indexes::new(Arc::clone(&catalog), Arc::clone(&census), parts.vector_backends);

@@ -3,6 +3,7 @@
 //! Checks who may do what, bounds what is admitted, and puts a time limit on every question. On one node every address
 //! is local. Used by the HTTP API, the CLI's embedded node, and by run actors for what their runs owe.
 
+mod describing;
 mod homing;
 mod placing;
 mod remote;
@@ -22,7 +23,6 @@ use motet_engine::id::{Name, Namespace, RunId, Seq, ShardId};
 use motet_engine::run::{Run, State};
 use motet_engine::time::Timestamp;
 use motet_engine::trace::TraceContext;
-use motet_engine::value::Value;
 use motet_store::StoreError;
 use motet_store::port::{DefinitionKind, IdempotencyKey, PutOutcome, RunHead, RunQuery};
 
@@ -32,7 +32,7 @@ use crate::census::Census;
 use crate::driver::{DriverError, decode_events};
 use crate::egress::Egress;
 use crate::indexes::Indexes;
-use crate::message::{Answer, Ask, ModelAsk, RouteError, RunAsk};
+use crate::message::{Answer, Ask, RouteError, RunAsk};
 use crate::models::{Asker, Models};
 use crate::peers::Peers;
 use crate::ports::{Clock, Entropy};
@@ -40,6 +40,7 @@ use crate::runs::Runs;
 use crate::schedules::Schedules;
 use crate::streams::Streams;
 use crate::submission::{admit, admit_elsewhere};
+pub use describing::ModelStanding;
 pub use homing::Homes;
 pub use steering::ForkRequest;
 pub use streaming::{PartitionView, SeekTo};
@@ -292,26 +293,6 @@ impl Router {
             }
         };
         tokio::time::timeout(patience, answered).await.unwrap_or(Err(RouteError::Expired))
-    }
-
-    /// Calls a model outside a run.
-    ///
-    /// # Errors
-    /// Why there is no answer.
-    pub async fn infer(
-        &self,
-        caller: &Caller,
-        model: &Name,
-        with: Value,
-        patience: Duration,
-    ) -> Result<Value, RouteError> {
-        allow(caller, Action::InferModel)?;
-        let to = Address::Model(caller.namespace.clone(), model.clone());
-        let ask = Ask::Model(ModelAsk::Infer { with, priority: 0, key: None });
-        match self.ask(caller, &to, ask, patience).await? {
-            Answer::Output(output) => Ok(output),
-            _ => Err(Failure::new(FailureClass::Internal, "an answer of another kind").into()),
-        }
     }
 
     /// A run as it stands.

@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 use crate::address::Address;
 use crate::driver::{DriverError, RunDriver};
 use crate::egress;
+use crate::foresight::Foresight;
 use crate::mailbox::{Letter, Vitals};
 use crate::message::{Answer, Ask, CallKey, EgressAsk, IndexAsk, ModelAsk, RouteError, RunAsk};
 use crate::runs::Runs;
@@ -80,6 +81,7 @@ pub(crate) struct Live {
     calls: HashMap<CallId, AbortHandle>,
     alarm: Option<(Timestamp, AbortHandle)>,
     expected: bool,
+    foresight: Foresight,
 }
 
 impl Drop for Live {
@@ -104,7 +106,8 @@ impl Actor for RunActor {
             Caller { namespace: submission.namespace.clone(), principal: Principal::System, trace: submission.trace };
         let priority = submission.priority;
         let watchers = awaited_by.map(|reply| (Awaited::End, reply)).into_iter().collect();
-        Ok(Live { driver, caller, priority, watchers, calls: HashMap::new(), alarm: None, expected })
+        let (calls, foresight) = (HashMap::new(), Foresight::default());
+        Ok(Live { driver, caller, priority, watchers, calls, alarm: None, expected, foresight })
     }
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, live: &mut Live) -> Result<(), ActorProcessingErr> {
@@ -207,12 +210,15 @@ impl RunActor {
         }
         self.tell_watchers(live);
         if live.driver.run().phase().is_end() {
-            self.runs.has_ended(live.driver.run());
+            self.runs.has_ended(&live.driver);
             self.runs.leave_line(live.driver.run());
             return self.leave(myself, live);
         }
         if live.driver.is_held() {
             return self.settle(myself, live).await;
+        }
+        if let Some(router) = self.runs.router() {
+            live.foresight.look(live.driver.run(), router.models());
         }
         for command in live.driver.take_unsent() {
             if let Command::Call { id, work, timeout } = command {

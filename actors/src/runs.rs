@@ -159,10 +159,11 @@ impl Runs {
         &self.outbox
     }
 
-    /// A run has ended: if it came from a record, its result may wait to be sent.
-    pub(crate) fn has_ended(&self, run: &Run) {
-        if run.submission().source.is_some() && self.epoch(run.id().shard()).is_some() {
-            self.outbox.add(run.id().shard());
+    /// A run has ended. Only what waits to be sent is worth a look at the outbox: records come by the thousand.
+    pub(crate) fn has_ended(&self, driver: &RunDriver) {
+        let shard = driver.run().id().shard();
+        if driver.owes_result() && self.epoch(shard).is_some() {
+            self.outbox.add(shard);
         }
     }
 

@@ -3,9 +3,11 @@
 //! Never decides anything.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+use crate::batcher::Departure;
 
 /// Counters of one model. Shared by its actor and by whoever shows them.
 #[derive(Debug)]
@@ -18,6 +20,13 @@ pub struct ModelStats {
     largest: AtomicU64,
     busy_micros: AtomicU64,
     queued: AtomicU64,
+    answered_calls: AtomicU64,
+    failed_calls: AtomicU64,
+    waited_micros: AtomicU64,
+    computed_micros: AtomicU64,
+    begun: Instant,
+    /// Microseconds after `begun` of the last batch's end.
+    last_micros: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -39,6 +48,17 @@ pub struct ModelFigures {
     pub busy_ms: u64,
     /// Calls that wait.
     pub queued: u64,
+    /// Calls that had their answer.
+    pub answered_calls: u64,
+    /// Calls that had none: their batch failed, or their time was over before it began.
+    pub failed_calls: u64,
+    /// Time that calls waited for their batch, of all together, in microseconds.
+    pub waited_us: u64,
+    /// Time that batches took, counted once for each call in them, in microseconds.
+    pub computed_us: u64,
+    /// Time since the end of the last batch in milliseconds; none before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
 }
 
 impl ModelStats {
@@ -54,6 +74,12 @@ impl ModelStats {
             largest: AtomicU64::new(0),
             busy_micros: AtomicU64::new(0),
             queued: AtomicU64::new(0),
+            answered_calls: AtomicU64::new(0),
+            failed_calls: AtomicU64::new(0),
+            waited_micros: AtomicU64::new(0),
+            computed_micros: AtomicU64::new(0),
+            begun: Instant::now(),
+            last_micros: AtomicU64::new(0),
         }
     }
 
@@ -62,16 +88,35 @@ impl ModelStats {
         self.calls.fetch_add(calls as u64, Ordering::Relaxed);
         self.rows.fetch_add(rows as u64, Ordering::Relaxed);
         self.largest.fetch_max(rows as u64, Ordering::Relaxed);
-        self.busy_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        if !ok {
+        self.busy_micros.fetch_add(micros(took), Ordering::Relaxed);
+        self.computed_micros.fetch_add(micros(took).saturating_mul(calls as u64), Ordering::Relaxed);
+        self.last_micros.fetch_max(micros(self.begun.elapsed()), Ordering::Relaxed);
+        if ok {
+            self.answered_calls.fetch_add(calls as u64, Ordering::Relaxed);
+        } else {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
         metrics::histogram!("motet_model_batch_rows", "model" => self.name.clone()).record(rows as f64);
         metrics::histogram!("motet_model_batch_seconds", "model" => self.name.clone()).record(took.as_secs_f64());
     }
 
+    /// Counts a batch by why it left the queue.
+    pub(crate) fn left(&self, why: Departure) {
+        let (model, why) = (self.name.clone(), why.as_str());
+        metrics::counter!("motet_model_batches_total", "model" => model, "left" => why).increment(1);
+    }
+
     pub(crate) fn queued(&self, calls: usize) {
         self.queued.store(calls as u64, Ordering::Relaxed);
+    }
+
+    /// Calls that begin to be computed have waited so long together.
+    pub(crate) fn waited(&self, together: Duration) {
+        self.waited_micros.fetch_add(micros(together), Ordering::Relaxed);
+    }
+
+    pub(crate) fn failed(&self, calls: usize) {
+        self.failed_calls.fetch_add(calls as u64, Ordering::Relaxed);
     }
 
     /// The counters now.
@@ -79,6 +124,7 @@ impl ModelStats {
     pub fn figures(&self) -> ModelFigures {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (batches, rows) = (get(&self.batches), get(&self.rows));
+        let idle = || micros(self.begun.elapsed()).saturating_sub(get(&self.last_micros)) / 1000;
         ModelFigures {
             batches,
             calls: get(&self.calls),
@@ -88,6 +134,15 @@ impl ModelStats {
             mean_batch: if batches == 0 { 0.0 } else { rows as f64 / batches as f64 },
             busy_ms: get(&self.busy_micros) / 1000,
             queued: get(&self.queued),
+            answered_calls: get(&self.answered_calls),
+            failed_calls: get(&self.failed_calls),
+            waited_us: get(&self.waited_micros),
+            computed_us: get(&self.computed_micros),
+            idle_ms: (batches > 0).then(idle),
         }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -159,7 +159,7 @@ async fn bring_to_life(
 ) -> bool {
     let id = driver.run().id();
     if driver.run().phase().is_end() {
-        runs.has_ended(driver.run());
+        runs.has_ended(&driver);
         return false;
     }
     if runs.epoch(id.shard()) != Some(driver.epoch()) {
@@ -232,6 +232,7 @@ pub(crate) struct Expected {
     epoch: Option<Epoch>,
     reservation: Option<Reservation>,
     held: bool,
+    owes_result: bool,
 }
 
 impl Expected {
@@ -245,7 +246,9 @@ impl Expected {
         events: Vec<Event>,
     ) -> Result<(Self, Admission), DriverError> {
         let epoch = runs.epoch(run.id().shard());
-        let reservation = epoch.and_then(|_| runs.reserve(run.id()));
+        // One that ends as it is admitted gets no actor.
+        let lives = epoch.filter(|_| !run.phase().is_end());
+        let reservation = lives.and_then(|_| runs.reserve(run.id()));
         let held = match epoch {
             // Who is first in its order is the store's to say, once it is in there.
             _ if Runs::stands_in_line(&run) => true,
@@ -255,8 +258,9 @@ impl Expected {
         let id = run.id();
         match NewRun::prepare(runs.parts(), run, events, None, held).await {
             Ok(new) => {
+                let owes_result = new.owes_result();
                 let (run, head, admission) = new.into_parts();
-                Ok((Self { run, head, epoch, reservation, held }, admission))
+                Ok((Self { run, head, epoch, reservation, held, owes_result }, admission))
             }
             Err(error) => {
                 runs.give_up_turn(id);
@@ -268,10 +272,10 @@ impl Expected {
     /// The run is durable: carries it on here, or tells whoever does.
     pub(crate) async fn begin(self, runs: &Arc<Runs>) {
         metrics::counter!("motet_runs_submitted_total").increment(1);
-        let Self { run, head, epoch, reservation, held } = self;
+        let Self { run, head, epoch, reservation, held, owes_result } = self;
         match epoch {
             Some(epoch) => {
-                let driver = RunDriver::admitted(runs.parts(), run, head, epoch);
+                let driver = RunDriver::admitted(runs.parts(), run, head, epoch, owes_result);
                 bring_to_life(runs, driver, reservation, held, None).await;
             }
             None if run.phase().is_end() => {}

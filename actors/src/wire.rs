@@ -95,7 +95,8 @@ impl Question {
             (Address::Run(run), _) => Some(*run),
             (_, Ask::Model(ModelAsk::Infer { key, .. })) => key.map(|key| key.run),
             (_, Ask::Index(IndexAsk::Query { run, .. } | IndexAsk::Upsert { run, .. })) => *run,
-            (_, Ask::Model(ModelAsk::Load) | Ask::Index(IndexAsk::Stats) | Ask::Egress(_) | Ask::Run(_)) => None,
+            (_, Ask::Model(ModelAsk::Load | ModelAsk::Describe | ModelAsk::Unload)) => None,
+            (_, Ask::Index(IndexAsk::Stats) | Ask::Egress(_) | Ask::Run(_)) => None,
         }
     }
 }
@@ -179,7 +180,7 @@ mod tests {
         ]
         .map(Ask::Run)
         .into();
-        asks.push(Ask::Model(ModelAsk::Load));
+        asks.extend([ModelAsk::Load, ModelAsk::Describe, ModelAsk::Unload].map(Ask::Model));
         for with in values() {
             let signal = Input::Signal { name: "ok".into(), payload: with.clone(), id: "1".into(), by: by() };
             asks.push(Ask::Run(RunAsk::Input(signal)));

@@ -65,6 +65,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("http.requests_per_second", Slot::Count32(|s| &mut s.http.requests_per_second, 0, 10_000_000)),
     key("http.max_wait", Slot::Time(|s| &mut s.http.max_wait, Duration::ZERO, HOUR)),
     key("http.request_timeout", Slot::Time(|s| &mut s.http.request_timeout, MILLISECOND, HOUR)),
+    key("grpc.address", Slot::Address(|s| &mut s.grpc.address)),
     key("admin.address", Slot::Address(|s| &mut s.admin.address)),
     key("data.folder", Slot::Folder(|s| &mut s.data.folder)),
     key("resources.folder", Slot::OptionalFolder(|s| &mut s.resources.folder)),

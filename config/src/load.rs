@@ -163,10 +163,14 @@ impl Layers {
 
     /// What two settings say together.
     fn check_together(&mut self) {
-        let (api, admin) = (self.settings.http.address, self.settings.admin.address);
-        if api == admin && api.port() != 0 {
-            let message = format!("http.address and admin.address are both {api}; give each its own port");
-            self.conflict("admin.address", "http.address", message);
+        let (api, grpc, admin) = (self.settings.http.address, self.settings.grpc.address, self.settings.admin.address);
+        let listeners = [("http.address", api), ("grpc.address", grpc), ("admin.address", admin)];
+        for (first, second) in [(0, 2), (0, 1), (1, 2)] {
+            let ((first, one), (second, other)) = (listeners[first], listeners[second]);
+            if one == other && one.port() != 0 {
+                let message = format!("{first} and {second} are both {one}; give each its own port");
+                self.conflict(second, first, message);
+            }
         }
         let (live, unfinished) = (self.settings.runs.max_live, self.settings.runs.max_unfinished);
         if live > unfinished {

@@ -26,6 +26,8 @@ pub struct Settings {
     pub node: NodeSettings,
     /// The API's listener.
     pub http: HttpSettings,
+    /// The listener for gRPC.
+    pub grpc: GrpcSettings,
     /// The listener for operators.
     pub admin: AdminSettings,
     /// Where files lie.
@@ -78,6 +80,13 @@ pub struct HttpSettings {
     pub max_wait: Duration,
     /// Longest time for a request, beside its wait.
     pub request_timeout: Duration,
+}
+
+/// The listener for gRPC. Sizes and times of its calls are bounded like those of HTTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GrpcSettings {
+    /// Where it listens; port 0 takes a free one.
+    pub address: SocketAddr,
 }
 
 /// The listener for operators.
@@ -208,6 +217,12 @@ impl Default for HttpSettings {
             max_wait: Duration::from_secs(60),
             request_timeout: Duration::from_secs(30),
         }
+    }
+}
+
+impl Default for GrpcSettings {
+    fn default() -> Self {
+        Self { address: (Ipv4Addr::LOCALHOST, 8081).into() }
     }
 }
 

@@ -189,6 +189,8 @@ fn single_mistakes_by_table() {
         ("http:\n\tmax_wait: 5s", "motet.yaml:2:2: this is no YAML"),
         ("runs: {max_live: 10, max_unfinished: 5}", "runs.max_live (10) exceeds runs.max_unfinished (5)"),
         ("admin: {address: 127.0.0.1:8080}", "motet.yaml:1:18: admin.address: http.address and admin.address are both"),
+        ("grpc: {address: 127.0.0.1:8080}", "motet.yaml:1:17: grpc.address: http.address and grpc.address are both"),
+        ("admin: {address: 127.0.0.1:8081}", "motet.yaml:1:18: admin.address: grpc.address and admin.address are both"),
         ("http: {address: 127.0.0.1:9090}", "motet.yaml:1:17: http.address: http.address and admin.address are both"),
     ] {
         let told = problems(file, &[]);

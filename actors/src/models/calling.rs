@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 use motet_engine::access::Caller;
 use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{Name, Namespace};
-use motet_models::call;
+use motet_engine::value::Value;
+use motet_models::call::{self, EncodedCall};
 use motet_models::port::LoadedModel;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, TryAcquireError, oneshot};
 
-use super::{EXPECTING, Entry, Models, Status};
+use super::{EXPECTING, Entry, Models, Status, Why, described};
 use crate::mailbox::{Mailbox, SendError};
 use crate::message::{Answer, ModelAsk, RouteError};
 use crate::model_actor::{ModelCall, ModelMessage};
+use crate::residency::Interest;
 
 /// Who asks: what waits here for another node is in the way of whatever else that node sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,31 +40,78 @@ impl Models {
     ) -> Result<Answer, RouteError> {
         match ask {
             ModelAsk::Load => self.load(&caller.namespace, name).await.map(|()| Answer::Accepted),
+            ModelAsk::Unload => self.unload(&caller.namespace, name).map(|()| Answer::Accepted),
+            ModelAsk::Describe => loop {
+                let (entry, _interest) = self.entry(&caller.namespace, name, Why::Called).await?;
+                if let Some((_, model)) = ready(&entry, asker).await? {
+                    return Ok(Answer::Output(described(&entry.definition.version, model.signature())?));
+                }
+            },
             ModelAsk::Infer { with, priority, key } => {
                 let deadline = Instant::now() + patience;
                 // A run is accepted and must not fail for want of room; whoever else asks is told at once.
                 let may_wait = key.is_some() && asker == Asker::Own;
-                let entry = self.entry(&caller.namespace, name, false).await?;
-                let (mailbox, model) = ready(&entry, asker).await?;
-                let encoded = call::encode(model.signature(), &with)?;
-                let single = encoded.single;
-                let place = place(&entry, may_wait).await.ok_or_else(|| {
-                    let queue = entry.definition.queue;
-                    RouteError::Overloaded(format!("the queue of model '{name}' is full ({queue} calls)"))
-                })?;
-                let (reply, answer) = oneshot::channel();
-                let length = model.length(&encoded.inputs);
-                let (inputs, rows) = (encoded.inputs, encoded.rows);
-                let call = ModelCall { inputs, rows, length, priority, deadline, reply, _place: place };
-                mailbox.try_send(caller, ModelMessage::Call(call)).map_err(|error| match error {
-                    SendError::Full => RouteError::Overloaded(format!("the queue of model '{name}' is full")),
-                    SendError::Gone => absent(format!("model '{name}' is being restarted")),
-                })?;
-                match answer.await {
-                    Ok(outputs) => Ok(Answer::Output(call::decode(outputs?, single))),
-                    Err(_) => Err(absent(format!("model '{name}' ended before it answered"))),
+                let order = Order { with: &with, priority, deadline, may_wait, asker };
+                loop {
+                    let (entry, interest) = self.entry(&caller.namespace, name, Why::Called).await?;
+                    if let Some(answer) = self.infer(caller, &entry, interest, &order).await {
+                        return answer;
+                    }
+                    if Instant::now() >= deadline {
+                        return Err(absent(format!("model '{name}' was unloaded for others again and again")));
+                    }
                 }
             }
+        }
+    }
+
+    /// Calls a model; nothing when it left before it answered, and is to be asked for anew.
+    async fn infer(
+        &self,
+        caller: &Caller,
+        entry: &Entry,
+        interest: Option<Interest>,
+        order: &Order<'_>,
+    ) -> Option<Result<Answer, RouteError>> {
+        let name = &entry.definition.name;
+        let (mailbox, model) = match ready(entry, order.asker).await {
+            Ok(ready) => ready?,
+            Err(error) => return Some(Err(error)),
+        };
+        let encoded = match call::encode(model.signature(), order.with) {
+            Ok(encoded) => encoded,
+            Err(failure) => return Some(Err(failure.into())),
+        };
+        let place = match place(entry, order.may_wait).await {
+            Ok(place) => place,
+            Err(TryAcquireError::Closed) => return None,
+            Err(TryAcquireError::NoPermits) => {
+                let queue = entry.definition.queue;
+                return Some(Err(RouteError::Overloaded(format!(
+                    "the queue of model '{name}' is full ({queue} calls)"
+                ))));
+            }
+        };
+        // With its place it keeps the model from being ended as one that nobody calls.
+        drop(interest);
+        entry.history.called();
+        let (reply, answer) = oneshot::channel();
+        let length = model.length(&encoded.inputs);
+        let EncodedCall { inputs, rows, single } = encoded;
+        let (priority, deadline) = (order.priority, order.deadline);
+        let call = ModelCall { inputs, rows, length, priority, deadline, reply, _place: place };
+        let gone = |words: String| (!entry.places.is_closed()).then(|| Err(absent(words)));
+        match mailbox.try_send(caller, ModelMessage::Call(call)) {
+            Ok(()) => {}
+            Err(SendError::Full) => {
+                return Some(Err(RouteError::Overloaded(format!("the queue of model '{name}' is full"))));
+            }
+            Err(SendError::Gone) => return gone(format!("model '{name}' is being restarted")),
+        }
+        match answer.await {
+            Ok(Ok(outputs)) => Some(Ok(Answer::Output(call::decode(outputs, single)))),
+            Ok(Err(failure)) => Some(Err(failure.into())),
+            Err(_) => gone(format!("model '{name}' ended before it answered")),
         }
     }
 
@@ -71,18 +120,39 @@ impl Models {
     /// # Errors
     /// When it does not exist or cannot be loaded.
     pub async fn ready(self: &Arc<Self>, namespace: &Namespace, name: &Name) -> Result<(), RouteError> {
-        let entry = self.entry(namespace, name, false).await?;
-        ready(&entry, Asker::Own).await.map(drop)
+        loop {
+            let (entry, _interest) = self.entry(namespace, name, Why::Called).await?;
+            if ready(&entry, Asker::Own).await?.is_some() {
+                return Ok(());
+            }
+        }
     }
 }
 
-/// A place for one call. The wait for it ends with the caller's patience.
-async fn place(entry: &Entry, may_wait: bool) -> Option<OwnedSemaphorePermit> {
-    let places = Arc::clone(&entry.places);
-    if may_wait { places.acquire_owned().await.ok() } else { places.try_acquire_owned().ok() }
+/// One call as it was ordered.
+struct Order<'a> {
+    with: &'a Value,
+    priority: i8,
+    deadline: Instant,
+    may_wait: bool,
+    asker: Asker,
 }
 
-async fn ready(entry: &Entry, asker: Asker) -> Result<(Mailbox<ModelMessage>, Arc<dyn LoadedModel>), RouteError> {
+/// A place for one call. The wait for it ends with the caller's patience.
+async fn place(entry: &Entry, may_wait: bool) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+    let places = Arc::clone(&entry.places);
+    if may_wait {
+        places.acquire_owned().await.map_err(|_| TryAcquireError::Closed)
+    } else {
+        places.try_acquire_owned()
+    }
+}
+
+/// The model when it is loaded; none when it left before.
+async fn ready(
+    entry: &Entry,
+    asker: Asker,
+) -> Result<Option<(Mailbox<ModelMessage>, Arc<dyn LoadedModel>)>, RouteError> {
     let mut status = entry.status.subscribe();
     let loads = matches!(&*status.borrow(), Status::Loading(_));
     let _place = match asker {
@@ -94,9 +164,9 @@ async fn ready(entry: &Entry, asker: Asker) -> Result<(Mailbox<ModelMessage>, Ar
     };
     let settled = status.wait_for(|status| !matches!(status, Status::Loading(_))).await;
     match settled.as_deref() {
-        Ok(Status::Ready { mailbox, model }) => Ok((mailbox.clone(), Arc::clone(model))),
+        Ok(Status::Ready { mailbox, model }) => Ok(Some((mailbox.clone(), Arc::clone(model)))),
         Ok(Status::Failed { failure, .. }) => Err(RouteError::Absent(failure.clone())),
-        Ok(Status::Loading(_)) | Err(_) => Err(absent("the model is being replaced".to_owned())),
+        Ok(Status::Loading(_) | Status::Left) | Err(_) => Ok(None),
     }
 }
 

@@ -29,7 +29,7 @@ pub struct ModelView {
     pub version: String,
     /// Backend.
     pub backend: String,
-    /// `loading`, `ready` or `failed`.
+    /// `loading`, `ready`, `failed` or `unloaded`.
     pub state: &'static str,
     /// How far the load has come.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +100,7 @@ fn replica(entry: &Entry) -> Option<Replica> {
         }),
         Status::Failed { since, .. } if since.elapsed() >= LOAD_AGAIN_AFTER => None,
         Status::Failed { .. } => Some(Replica { failed: true, ..Replica::default() }),
+        Status::Left => None,
     }
 }
 
@@ -122,6 +123,7 @@ pub(super) fn view((namespace, name): &(Namespace, Name), entry: &Entry) -> Mode
         Status::Loading(loading) => ("loading", Some(loading), None, None),
         Status::Ready { model, .. } => ("ready", None, None, Some(signature(&*model))),
         Status::Failed { failure, .. } => ("failed", None, Some(failure), None),
+        Status::Left => ("unloaded", None, None, None),
     };
     ModelView {
         namespace: namespace.clone(),
@@ -132,7 +134,7 @@ pub(super) fn view((namespace, name): &(Namespace, Name), entry: &Entry) -> Mode
         loading,
         error,
         signature,
-        figures: entry.stats.figures(),
+        figures: entry.history.stats.figures(),
     }
 }
 

@@ -11,6 +11,7 @@ mod ingest;
 mod limits;
 mod newer;
 mod placing;
+mod residency;
 mod results;
 mod schedules;
 mod schemas;

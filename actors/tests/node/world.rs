@@ -17,6 +17,7 @@ use motet_engine::run::Run;
 use motet_engine::trace::TraceContext;
 use motet_models::egress::{AllowList, ReqwestCaller};
 use motet_models::fake::FakeBackend;
+use motet_models::port::ModelBackend;
 use motet_models::source::ArtefactCache;
 use motet_schemas::port::RecordDecoder;
 use motet_store::memory::MemoryStore;
@@ -87,6 +88,14 @@ impl World {
 
     pub(crate) async fn node_on(&self, store: Arc<dyn Store>, max_live: usize, max_unfinished: u64) -> Node {
         Node::start(self.parts(store, max_live, max_unfinished)).await.unwrap()
+    }
+
+    /// A node whose models may take so much memory, and what its fakes do.
+    pub(crate) async fn node_with_memory(&self, model_memory: u64) -> (Node, FakeBackend) {
+        let fakes = FakeBackend::new();
+        let parts = self.parts(Arc::clone(&self.store), 1_000, 1_000);
+        let model_backends: Vec<Arc<dyn ModelBackend>> = vec![Arc::new(fakes.clone())];
+        (Node::start(NodeParts { model_backends, model_memory, ..parts }).await.unwrap(), fakes)
     }
 
     fn parts(&self, store: Arc<dyn Store>, max_live: usize, max_unfinished: u64) -> NodeParts {
