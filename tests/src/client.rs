@@ -122,6 +122,17 @@ impl Client {
         Ok(reply)
     }
 
+    /// Deletes what was put, a schedule or a stream.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub async fn delete_definition(&self, kind: &str, name: &str) -> Result<()> {
+        let path = format!("/api/v1/{kind}/{name}");
+        let reply = self.send(self.request(Method::DELETE, &path)).await?;
+        ensure!(reply.status.is_success(), "DELETE {path}: {} {}", reply.status, reply.body);
+        Ok(())
+    }
+
     /// Submits a run under an idempotency key and tells what was promised.
     pub async fn submit(&self, workflow: &str, input: &Value, key: &str) -> Submission {
         let path = format!("/api/v1/workflows/{workflow}/runs");

@@ -15,6 +15,7 @@ pub mod nodes;
 pub mod past;
 pub mod place;
 pub mod ports;
+pub mod python;
 pub mod scale;
 pub mod seed;
 pub mod service;

@@ -66,6 +66,7 @@ pub fn migrate(url: &str) -> Result<()> {
 pub struct Node {
     settings: NodeSettings,
     http: SocketAddr,
+    grpc: SocketAddr,
     admin: SocketAddr,
     log: PathBuf,
     child: Option<Child>,
@@ -86,7 +87,8 @@ impl Node {
     #[must_use]
     pub fn prepare(settings: NodeSettings) -> Self {
         let log = settings.data.with_extension("log");
-        Self { settings, http: ports::free_address(), admin: ports::free_address(), log, child: None }
+        let [http, grpc, admin] = [(); 3].map(|()| ports::free_address());
+        Self { settings, http, grpc, admin, log, child: None }
     }
 
     /// Starts the process again and waits until it is ready. Returns how long that took.
@@ -120,7 +122,8 @@ impl Node {
             .arg("serve")
             .arg("--data")
             .arg(&self.settings.data)
-            .args(["--http", &self.http.to_string(), "--admin", &self.admin.to_string()])
+            .args(["--http", &self.http.to_string(), "--grpc", &self.grpc.to_string()])
+            .args(["--admin", &self.admin.to_string()])
             .args(&self.settings.arguments)
             .envs(self.settings.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -213,6 +216,12 @@ impl Node {
     #[must_use]
     pub fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where models are called over gRPC.
+    #[must_use]
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc
     }
 
     /// The data folder.

@@ -38,6 +38,7 @@ pub struct RunningServer {
     membership: Option<Membership>,
     app: Arc<App>,
     http: Listener,
+    grpc: Option<Listener>,
     admin: Listener,
     background: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -48,6 +49,12 @@ impl RunningServer {
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
         self.http.address()
+    }
+
+    /// Where models are called over gRPC; none on a node that answers no clients.
+    #[must_use]
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(Listener::address)
     }
 
     /// Where health and metrics are served for operators.
@@ -83,7 +90,12 @@ impl RunningServer {
         self.node.close();
         self.app.stopping.cancel();
         // Requests that wait for their runs are answered while those runs may still end.
-        self.http.stop(grace).await;
+        let calls = async {
+            if let Some(grpc) = self.grpc {
+                grpc.stop(grace).await;
+            }
+        };
+        futures::join!(self.http.stop(grace), calls);
         if let Some(membership) = self.membership {
             // Others go on with the runs at once, so they need not end here first.
             membership.leave(deadline.saturating_duration_since(Instant::now())).await;
@@ -109,6 +121,10 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningServer> {
     let metrics = telemetry::metrics::install()?;
     // Before anything else is touched: a second server on the same machine should fail for the reason it will see.
     let http = listener::bind(settings.http.address, "http").await?;
+    let grpc = match App::answers_clients(&settings) {
+        true => Some(listener::bind(settings.grpc.address, "grpc").await?),
+        false => None,
+    };
     let admin = listener::bind(settings.admin.address, "admin").await?;
     let node = Node::start(adapters::parts(&settings).await?).await.context("the node cannot start")?;
     let background = CancellationToken::new();
@@ -132,9 +148,13 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningServer> {
         tokio::spawn(telemetry::metrics::run(metrics, background.clone())),
     ];
     let http = http.serve(Surface::Api, &app);
+    let grpc = grpc.map(|grpc| grpc.serve(Surface::Grpc, &app));
     let admin = admin.serve(Surface::Admin, &app);
-    tracing::info!(http = %http.address(), admin = %admin.address(), store = %settings.store.url, "serving");
-    Ok(RunningServer { node, membership, app, http, admin, background, tasks })
+    let calls = grpc.as_ref().map(|grpc| grpc.address().to_string()).unwrap_or_default();
+    tracing::info!(
+        http = %http.address(), grpc = calls, admin = %admin.address(), store = %settings.store.url, "serving"
+    );
+    Ok(RunningServer { node, membership, app, http, grpc, admin, background, tasks })
 }
 
 /// Serves until the process is asked to end or the node breaks. A second request to end takes effect at once.

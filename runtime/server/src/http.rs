@@ -6,22 +6,25 @@ mod actors;
 mod body;
 mod check;
 mod cluster;
-mod context;
+pub(crate) mod context;
 mod dead_letters;
 mod definitions;
+mod dialect;
 mod document;
 mod door;
+mod encoding;
 mod entry;
 mod events;
-mod health;
+pub(crate) mod health;
 mod idempotency;
 mod infer;
 mod limits;
 pub mod listener;
 mod mistakes;
 mod node;
+mod open_inference;
 mod partitions;
-mod problem;
+pub(crate) mod problem;
 mod query;
 mod run_source;
 mod run_view;
@@ -47,6 +50,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use run_view::RunView;
 
+use crate::grpc;
+use crate::inference::served::Descriptions;
 use limits::Limits;
 use motet_config::Settings;
 use problem::Problem;
@@ -75,6 +80,8 @@ pub struct App {
     pub(crate) started: Instant,
     /// Set when nothing new is taken any more.
     pub(crate) stopping: CancellationToken,
+    /// What models take and give, as far as it was asked.
+    pub(crate) descriptions: Descriptions,
     metrics: PrometheusHandle,
 }
 
@@ -83,6 +90,8 @@ pub struct App {
 pub enum Surface {
     /// The API, with health beside it.
     Api,
+    /// Models over gRPC.
+    Grpc,
     /// Health and metrics only.
     Admin,
 }
@@ -93,6 +102,7 @@ impl Surface {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Api => "http",
+            Self::Grpc => "grpc",
             Self::Admin => "admin",
         }
     }
@@ -116,14 +126,21 @@ impl App {
             request_timeout: settings.http.request_timeout,
             key_life: KEY_LIFE,
             name: settings.node.name.clone(),
-            answers_clients: settings.cluster.address.is_none() || settings.cluster.roles().contains(&"api"),
+            answers_clients: Self::answers_clients(settings),
             started_at: router.now(),
             started: Instant::now(),
             stopping: CancellationToken::new(),
             router,
             store,
+            descriptions: Descriptions::default(),
             metrics,
         })
+    }
+
+    /// Whether a node with these settings answers clients.
+    #[must_use]
+    pub fn answers_clients(settings: &Settings) -> bool {
+        settings.cluster.address.is_none() || settings.cluster.roles().contains(&"api")
     }
 
     /// The routes of a surface.
@@ -134,7 +151,8 @@ impl App {
             .route("/metrics", get(health::metrics));
         let routes = match surface {
             Surface::Admin => health,
-            Surface::Api if self.answers_clients => health.merge(api()),
+            Surface::Grpc => return self.calls(),
+            Surface::Api if self.answers_clients => health.merge(api()).merge(open_inference::routes()),
             Surface::Api => health.merge(nodes()),
         };
         let nothing = if self.answers_clients || surface == Surface::Admin {
@@ -153,6 +171,16 @@ impl App {
                 )
             })
             .with_state(Arc::clone(self))
+    }
+}
+
+impl App {
+    /// The calls of gRPC.
+    fn calls(self: &Arc<Self>) -> axum::Router {
+        axum::Router::new()
+            .route_service(grpc::PATH, grpc::service(self))
+            .route_layer(axum::middleware::from_fn(name_route))
+            .fallback(async || Problem::new(501, "unknown_service", "this server has no such gRPC service"))
     }
 }
 

@@ -6,6 +6,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail loudly"))]
 
 pub mod bootstrap;
+mod grpc;
 pub mod http;
+mod inference;
 pub mod shutdown;
 pub mod telemetry;

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// How long a suite may take in the short form, in seconds. The others get [`BUDGET`].
-const BUDGETS: [(&str, u64); 17] = [
+const BUDGETS: [(&str, u64); 18] = [
     ("engine", 20),
     ("engine/properties", 60),
     ("store", 90),
@@ -31,6 +31,7 @@ const BUDGETS: [(&str, u64); 17] = [
     ("tests/cold_start", 60),
     ("tests/faults", 420),
     ("tests/kafka", 90),
+    ("tests/open_inference", 90),
     ("tests/simulation", 60),
     ("tests/streams", 180),
 ];

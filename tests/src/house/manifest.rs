@@ -31,7 +31,8 @@ const HOMES: [(&str, &[&str]); 26] = [
     // The benches measure the floor below the store with bare commits.
     ("sqlx", &["benches", "store"]),
     ("fred", &["store"]),
-    ("rdkafka", &["broker"]),
+    // And the floor beside the broker with a bare consumer.
+    ("rdkafka", &["benches", "broker"]),
     ("apache-avro", &["schemas"]),
     ("prost-reflect", &["schemas"]),
     ("bincode", &["store"]),

@@ -13,6 +13,7 @@ use motet_actors::streams::StreamParts;
 use motet_models::burn::BurnBackend;
 use motet_models::egress::ReqwestCaller;
 use motet_models::fake::FakeBackend;
+use motet_models::onnx::OnnxBackend;
 use motet_models::source::ArtefactCache;
 use motet_store::memory::MemoryStore;
 use motet_store::port::Store;
@@ -36,7 +37,11 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
         store: store(settings).await?,
         clock: Arc::new(SystemClock::default()),
         entropy: Arc::new(SystemEntropy),
-        model_backends: vec![Arc::new(BurnBackend::new(threads)), Arc::new(FakeBackend::new())],
+        model_backends: vec![
+            Arc::new(BurnBackend::new(threads)),
+            Arc::new(OnnxBackend::new(threads)),
+            Arc::new(FakeBackend::new()),
+        ],
         vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],
         http_caller: Arc::new(ReqwestCaller::new(allow, egress.max_answer_bytes)),
         egress: EgressLimits {

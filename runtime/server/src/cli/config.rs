@@ -74,6 +74,7 @@ pub(crate) fn settings(args: &ServeArgs) -> CliResult<Settings> {
         .set("data.folder", "--data", path(&args.data))
         .set("resources.folder", "--resources", path(&args.resources))
         .set("http.address", "--http", args.http.map(|address| address.to_string()))
+        .set("grpc.address", "--grpc", args.grpc.map(|address| address.to_string()))
         .set("admin.address", "--admin", args.admin.map(|address| address.to_string()));
     // Names and values that are no text cannot be settings.
     let environment =

@@ -36,6 +36,9 @@ pub(crate) struct ServeArgs {
     /// Where the API listens.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) http: Option<SocketAddr>,
+    /// Where models are called over gRPC.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) grpc: Option<SocketAddr>,
     /// Where health and metrics are served for operators.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) admin: Option<SocketAddr>,

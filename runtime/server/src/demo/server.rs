@@ -86,6 +86,7 @@ impl DemoServer {
         settings.data.folder = data.path().to_path_buf();
         settings.models.cache_folder = Some(cache_folder(data.path()));
         settings.http.address.set_port(0);
+        settings.grpc.address.set_port(0);
         settings.admin.address.set_port(0);
         settings.http.max_wait = Duration::from_secs(120);
         let running = Box::pin(bootstrap::start(settings)).await.map_err(|error| {

@@ -17,6 +17,7 @@ use tower::{BoxError, Service};
 use tracing::Instrument as _;
 
 use super::context::{self, Context, Marks};
+use super::dialect::Dialect;
 use super::problem::{Place, Problem};
 use super::{App, Surface};
 
@@ -55,6 +56,8 @@ impl Door {
         let trace = context::trace(request.headers(), &self.app.router);
         let marks = context::marks(request.headers(), trace);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let dialect = Dialect::of(self.surface, &path);
+        let place = Place { instance: &path, trace_id: &marks.trace_id };
         let passed = match context::caller(request.headers(), trace) {
             Ok(caller) => {
                 request.extensions_mut().insert(Context { caller });
@@ -65,13 +68,13 @@ impl Door {
         };
         let mut response = match passed {
             Ok(response) => response,
-            Err(problem) => problem.render(&Place { instance: &path, trace_id: &marks.trace_id }),
+            Err(problem) => dialect.render(&problem, &place),
         };
         let route = response.extensions_mut().remove::<Route>();
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             // What the router itself found out, such as the methods of a path, stays.
             let allow = response.headers_mut().remove(header::ALLOW);
-            response = problem.render(&Place { instance: &path, trace_id: &marks.trace_id });
+            response = dialect.render(&problem, &place);
             if let Some(allow) = allow {
                 response.headers_mut().insert(header::ALLOW, allow);
             }
@@ -86,7 +89,7 @@ impl Door {
     async fn pass(mut self, request: Request<Body>) -> Result<Response, Problem> {
         // Whoever asks how the node does must hear it when everything else is refused.
         let watched = self.surface == Surface::Admin || matches!(request.uri().path(), "/metrics") || {
-            request.uri().path().starts_with("/health/")
+            request.uri().path().starts_with("/health/") || request.uri().path().starts_with("/v2/health/")
         };
         let _permit = if watched { None } else { Some(self.app.limits.enter()?) };
         let waits = request.uri().query().is_some_and(|query| query.contains("wait="));

@@ -41,6 +41,12 @@ pub(crate) async fn live() -> Result<Response, Problem> {
 #[utoipa::path(get, path = "/health/ready", operation_id = "healthReady", tag = "node",
     responses((status = 200, description = "The node takes runs.", body = Health)))]
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    check(&app).await?;
+    body::answer(200, &Health { state: "ready" })
+}
+
+/// Why the node takes no runs, where it takes none.
+pub(crate) async fn check(app: &App) -> Result<(), Problem> {
     if let Some(fault) = app.store.health().fault {
         return Err(Problem::new(503, "storage_failed", format!("the store refuses writes: {fault}")).retry_after(5));
     }
@@ -53,7 +59,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Probl
     if !app.router.is_open() {
         return Err(Problem::new(503, "stopping", "the node is stopping").retry_after(5));
     }
-    body::answer(200, &Health { state: "ready" })
+    Ok(())
 }
 
 fn not_read(why: &str) -> Problem {

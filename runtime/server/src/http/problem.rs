@@ -139,8 +139,17 @@ impl Problem {
         self.0.code
     }
 
+    /// What happened and what to do about it, for people.
+    pub(crate) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// Seconds after which the same may be tried again, where that is known.
+    pub(crate) fn pause(&self) -> Option<u64> {
+        self.0.retry_after
+    }
+
     /// The status.
-    #[cfg(test)]
     pub(crate) fn status(&self) -> StatusCode {
         self.0.status
     }

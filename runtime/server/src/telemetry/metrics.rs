@@ -59,6 +59,10 @@ fn describe() {
     describe_counter!("motet_actor_failures_total", "Failures of actors, by kind.");
     describe_counter!("motet_model_calls_placed_total", "Calls of models that went to a node, by how far it is.");
     describe_counter!("motet_model_calls_passed_over_total", "Tries of nodes that did not take a call, by reason.");
+    describe_counter!(
+        "motet_model_batches_total",
+        "Batches given to a model, by what let them go: rows, bytes, window, or free, a replica that had nothing to do."
+    );
     describe_histogram!("motet_model_batch_rows", "Rows per model batch, by model.");
     describe_histogram!("motet_model_batch_seconds", "Time of a model batch, by model.");
     describe_histogram!("motet_index_batch_vectors", "Vectors per write, by index.");

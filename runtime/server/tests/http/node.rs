@@ -105,6 +105,7 @@ fn settings(folder: &std::path::Path) -> Settings {
     settings.data.folder = folder.join("data");
     settings.resources.folder = Some(folder.join("resources"));
     settings.http.address.set_port(0);
+    settings.grpc.address.set_port(0);
     settings.admin.address.set_port(0);
     settings
 }

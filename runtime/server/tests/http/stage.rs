@@ -112,6 +112,7 @@ impl Stage {
         let mut settings = Settings::default();
         settings.data.folder = folder.path().join("data");
         settings.http.address.set_port(0);
+        settings.grpc.address.set_port(0);
         settings.admin.address.set_port(0);
         settings.store.url = match memory {
             Memory::Memory => "memory:".into(),
