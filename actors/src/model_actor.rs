@@ -1,7 +1,7 @@
 //! The mailbox around one model: lets calls of many runs wait, forms batches, feeds replicas, splits answers.
 //!
-//! Computes nothing itself and never retries, except that the members of a batch that broke are tried alone once, so
-//! that one bad input costs only its own call. Spawned by `models`.
+//! Computes nothing itself and never retries, except that the members of a batch that broke are tried alone, so that one
+//! bad input costs only its own call, and a process that somebody ended costs none. Spawned by `models`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,9 @@ use crate::mailbox::{Letter, Vitals};
 use crate::pace::Pace;
 use crate::residency::MemoryShare;
 use crate::stats::ModelStats;
+
+/// How often a call that is computed alone may end its process before it is told that it does.
+const CRASHES: u32 = 3;
 
 /// Where the answer to a call goes.
 pub(crate) type Reply = oneshot::Sender<Result<Tensors, Failure>>;
@@ -241,10 +244,10 @@ async fn run_batch(model: &dyn LoadedModel, batch: Vec<ModelCall>, timeout: Dura
                 answer(call.reply, Ok(outputs));
             }
         }
-        Err(failure) if batch.len() > 1 && matches!(failure.class, FailureClass::Internal | FailureClass::Invalid) => {
-            // One member broke the batch: each is tried alone, once, so that the others have their answers.
+        Err(failure) if is_of_one(&failure, batch.len()) => {
+            // One member broke the batch: each is tried alone, so that the others have their answers.
             for call in batch {
-                let alone = infer(model, &[&call.inputs], call.rows, timeout).await;
+                let alone = try_alone(model, &call, timeout).await;
                 stats.batch(1, call.rows, begun.elapsed(), alone.is_ok());
                 stats.failed(usize::from(alone.is_err()));
                 answer(call.reply, alone);
@@ -255,6 +258,31 @@ async fn run_batch(model: &dyn LoadedModel, batch: Vec<ModelCall>, timeout: Dura
             for call in batch {
                 answer(call.reply, Err(failure.clone()));
             }
+        }
+    }
+}
+
+/// Whether the failure may be the doing of one member, so that the others are not to suffer. A process may also have been
+/// ended by somebody, which is the doing of none.
+fn is_of_one(failure: &Failure, calls: usize) -> bool {
+    match failure.class {
+        FailureClass::Crashed => true,
+        FailureClass::Internal | FailureClass::Invalid => calls > 1,
+        _ => false,
+    }
+}
+
+/// Tries one call alone: once, and again when the process died over it, in case that was not its doing.
+async fn try_alone(model: &dyn LoadedModel, call: &ModelCall, timeout: Duration) -> Result<Tensors, Failure> {
+    let mut tries = 1;
+    loop {
+        match infer(model, &[&call.inputs], call.rows, timeout).await {
+            Err(failure) if failure.class == FailureClass::Crashed && tries < CRASHES => tries += 1,
+            Err(failure) if failure.class == FailureClass::Crashed => {
+                let words = format!("{}; tried alone, it died {tries} times", failure.message);
+                return Err(Failure::new(FailureClass::Crashed, words));
+            }
+            outcome => return outcome,
         }
     }
 }

@@ -171,12 +171,7 @@ pub(crate) fn answer_bytes(answer: &Answer) -> usize {
 }
 
 fn class_of(name: &str) -> FailureClass {
-    let others = [FailureClass::Invalid, FailureClass::Denied, FailureClass::NotFound];
-    FailureClass::RETRYABLE
-        .into_iter()
-        .chain(others)
-        .find(|class| class.as_str() == name)
-        .unwrap_or(FailureClass::Internal)
+    FailureClass::ALL.into_iter().find(|class| class.as_str() == name).unwrap_or(FailureClass::Internal)
 }
 
 #[cfg(test)]

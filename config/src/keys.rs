@@ -78,6 +78,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("runs.recovery_per_second", Slot::Count32(|s| &mut s.runs.recovery_per_second, 1, 1_000_000)),
     key("models.threads", Slot::Count32(|s| &mut s.models.threads, 0, 1024)),
     key("models.cache_folder", Slot::OptionalFolder(|s| &mut s.models.cache_folder)),
+    key("models.tensorflow", Slot::OptionalFolder(|s| &mut s.models.tensorflow)),
     key("models.memory_bytes", Slot::Size(|s| &mut s.models.memory_bytes, 0, 1 << 50)),
     key("cluster.address", Slot::OptionalAddress(|s| &mut s.cluster.address)),
     key("cluster.advertise", Slot::OptionalAddress(|s| &mut s.cluster.advertise)),

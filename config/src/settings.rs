@@ -142,6 +142,8 @@ pub struct ModelsSettings {
     pub threads: u32,
     /// Where model files are brought to. Once loaded, none only where the environment names no home either.
     pub cache_folder: Option<PathBuf>,
+    /// Folder with the libraries of TensorFlow; fetched where there is none.
+    pub tensorflow: Option<PathBuf>,
     /// Memory that models may take; 0 for no bound.
     pub memory_bytes: u64,
 }
@@ -259,7 +261,7 @@ impl Default for RunsSettings {
 
 impl Default for ModelsSettings {
     fn default() -> Self {
-        Self { threads: 0, cache_folder: None, memory_bytes: 4 << 30 }
+        Self { threads: 0, cache_folder: None, tensorflow: None, memory_bytes: 4 << 30 }
     }
 }
 

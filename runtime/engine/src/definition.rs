@@ -361,8 +361,20 @@ pub struct ModelDefinition {
     pub limits: Limits,
     /// Which nodes of a cluster may hold it, and how many of them.
     pub placement: ModelPlacement,
+    /// What must hold a process that computes it.
+    pub isolation: Isolation,
     /// The document as JSON.
     pub document: serde_json::Value,
+}
+
+/// What must hold the process of a model that is computed in one; of no meaning to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Every layer that this machine has; the model's status tells which do not hold.
+    #[default]
+    BestEffort,
+    /// The model is not started without all of them.
+    Required,
 }
 
 /// Where a model's artefact comes from.

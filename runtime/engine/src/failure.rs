@@ -26,12 +26,27 @@ pub enum FailureClass {
     Denied,
     /// The thing named does not exist.
     NotFound,
+    /// The process that computed it died of it, as often as it was tried alone; trying again cannot help.
+    Crashed,
 }
 
 impl FailureClass {
     /// The classes that `retry.on` may name, in the order in which they are documented.
     pub const RETRYABLE: [Self; 5] =
         [Self::Unavailable, Self::Timeout, Self::RateLimited, Self::Overloaded, Self::Internal];
+
+    /// Every class.
+    pub const ALL: [Self; 9] = [
+        Self::Unavailable,
+        Self::Timeout,
+        Self::RateLimited,
+        Self::Overloaded,
+        Self::Internal,
+        Self::Invalid,
+        Self::Denied,
+        Self::NotFound,
+        Self::Crashed,
+    ];
 
     /// The name used in definitions, events and answers.
     #[must_use]
@@ -45,6 +60,7 @@ impl FailureClass {
             Self::Invalid => "invalid",
             Self::Denied => "denied",
             Self::NotFound => "not_found",
+            Self::Crashed => "crashed",
         }
     }
 }

@@ -69,9 +69,8 @@ impl Settings {
         };
         let fail_class = match parameters.get("fail_class") {
             None => FailureClass::Unavailable,
-            Some(name) => FailureClass::RETRYABLE
+            Some(name) => FailureClass::ALL
                 .into_iter()
-                .chain([FailureClass::Invalid, FailureClass::Denied, FailureClass::NotFound])
                 .find(|class| name.as_str() == Some(class.as_str()))
                 .ok_or_else(|| invalid("parameters.fail_class is no class of failures"))?,
         };

@@ -7,6 +7,7 @@
 
 pub mod burn;
 pub mod call;
+pub mod child;
 #[cfg(test)]
 mod contract;
 pub mod egress;

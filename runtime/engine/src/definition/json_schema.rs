@@ -118,6 +118,7 @@ fn model_properties() -> Vec<(&'static str, Json)> {
         ("queue", integer(1, 1_000_000, Some(1_024))),
         ("limits", object(&limits::KEYS, &[], limit_properties())),
         ("placement", object(&placement::KEYS, &[], placement_properties())),
+        ("isolation", json!({"enum": ["best_effort", "required"], "default": "best_effort"})),
     ]
 }
 

@@ -10,11 +10,11 @@ use super::fields::{Fields, text};
 use super::limits;
 use super::node::{Content, Node};
 use super::placement;
-use super::{BatchPolicy, ModelDefinition, ModelSource};
+use super::{BatchPolicy, Isolation, ModelDefinition, ModelSource};
 use crate::expression::wording::{nearest, shorten};
 use crate::value::{Map, Value};
 
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "apiVersion",
     "kind",
     "name",
@@ -29,7 +29,10 @@ pub(super) const KEYS: [&str; 14] = [
     "queue",
     "limits",
     "placement",
+    "isolation",
 ];
+const ISOLATIONS: [(&str, Isolation); 2] =
+    [("best_effort", Isolation::BestEffort), ("required", Isolation::Required)];
 pub(super) const BATCH_KEYS: [&str; 4] = ["max", "max_bytes", "window", "buckets"];
 pub(super) const SOURCE_KEYS: [&str; 4] = ["uri", "sha256", "license", "mirrors"];
 const SCHEMES: [&str; 4] = ["file", "https", "pypi", "builtin"];
@@ -50,6 +53,7 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<ModelDefini
     let queue = fields.integer("queue", 1..=1_000_000, out).unwrap_or(1024);
     let limits = limits::of_model(&fields, out);
     let placement = placement::of_model(&fields, out);
+    let isolation = isolation(&fields, out);
     Some(ModelDefinition {
         name: name?,
         version,
@@ -62,7 +66,20 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<ModelDefini
         queue: u32::try_from(queue).ok()?,
         limits,
         placement,
+        isolation,
         document: node.to_json(),
+    })
+}
+
+fn isolation(fields: &Fields<'_>, out: &mut Diagnostics<'_>) -> Isolation {
+    let Some(node) = fields.get("isolation") else { return Isolation::default() };
+    let named = match &node.content {
+        Content::Text(name) => ISOLATIONS.iter().find(|(known, _)| known == name).map(|(_, isolation)| *isolation),
+        _ => None,
+    };
+    named.unwrap_or_else(|| {
+        out.report(node.place, "out-of-range", "'isolation' must be best_effort or required".to_owned());
+        Isolation::default()
     })
 }
 

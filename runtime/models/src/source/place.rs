@@ -23,11 +23,13 @@ pub(super) enum Place {
         name: String,
         /// Its exact version.
         version: String,
+        /// The Python that the wheel must be for, such as `3.11`, when it is not the one that fetches.
+        python: Option<String>,
     },
 }
 
 impl Place {
-    /// Reads `file:PATH`, `https://..` or `pypi:NAME==VERSION`.
+    /// Reads `file:PATH`, `https://..` or `pypi:NAME==VERSION[;python=X.Y]`.
     pub(super) fn parse(uri: &str) -> Result<Self, Failure> {
         let (scheme, rest) = uri.split_once(':').unwrap_or(("", uri));
         match scheme {
@@ -60,9 +62,18 @@ impl Place {
                 && text.len() <= 100
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || extra.contains(&byte))
         };
+        let (rest, python) = match rest.split_once(";python=") {
+            Some((rest, python)) => (rest, Some(python)),
+            None => (rest, None),
+        };
         match rest.split_once("==") {
-            Some((name, version)) if is_word(name, b"-_.") && is_word(version, b"-_.+!") => {
-                Ok(Self::Pypi { name: name.to_owned(), version: version.to_owned() })
+            Some((name, version))
+                if is_word(name, b"-_.")
+                    && is_word(version, b"-_.+!")
+                    && python.is_none_or(|python| is_word(python, b".")) =>
+            {
+                let python = python.map(str::to_owned);
+                Ok(Self::Pypi { name: name.to_owned(), version: version.to_owned(), python })
             }
             _ => Err(invalid(format!("source '{uri}' must be pypi:NAME==VERSION with an exact version"))),
         }
@@ -75,7 +86,8 @@ impl fmt::Display for Place {
             Self::File(path) => write!(f, "file:{}", path.display()),
             // A query may hold a signature that grants access.
             Self::Web(url) => write!(f, "{}{}", url.origin().ascii_serialization(), url.path()),
-            Self::Pypi { name, version } => write!(f, "pypi:{name}=={version}"),
+            Self::Pypi { name, version, python: None } => write!(f, "pypi:{name}=={version}"),
+            Self::Pypi { name, version, python: Some(python) } => write!(f, "pypi:{name}=={version};python={python}"),
         }
     }
 }

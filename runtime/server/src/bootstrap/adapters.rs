@@ -11,6 +11,7 @@ use motet_actors::node::NodeParts;
 use motet_actors::ports::{SystemClock, SystemEntropy};
 use motet_actors::streams::StreamParts;
 use motet_models::burn::BurnBackend;
+use motet_models::child::{ChildOptions, TensorFlowBackend};
 use motet_models::egress::ReqwestCaller;
 use motet_models::fake::FakeBackend;
 use motet_models::onnx::OnnxBackend;
@@ -32,6 +33,13 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
     let artefacts = settings.models.cache_folder.clone().unwrap_or_else(|| folder.join("models"));
     let (egress, count) = (&settings.egress, |count: u32| usize::try_from(count).unwrap_or(usize::MAX));
     let allow = egress.allow.parse().context("egress.allow")?;
+    let artefacts = Arc::new(ArtefactCache::new(artefacts));
+    let children = ChildOptions {
+        worker: std::env::current_exe().context("the path of this program is not known")?,
+        artefacts: Arc::clone(&artefacts),
+        threads,
+        tensorflow: settings.models.tensorflow.clone(),
+    };
     Ok(NodeParts {
         name: settings.node.name.clone(),
         store: store(settings).await?,
@@ -40,6 +48,7 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
         model_backends: vec![
             Arc::new(BurnBackend::new(threads)),
             Arc::new(OnnxBackend::new(threads)),
+            Arc::new(TensorFlowBackend::new(children)),
             Arc::new(FakeBackend::new()),
         ],
         vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],
@@ -48,7 +57,7 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
             in_flight: count(egress.max_in_flight),
             in_flight_per_host: count(egress.max_in_flight_per_host),
         },
-        artefacts: Arc::new(ArtefactCache::new(artefacts)),
+        artefacts,
         model_memory: settings.models.memory_bytes,
         shards: settings.runs.shards,
         max_live: usize::try_from(settings.runs.max_live).unwrap_or(usize::MAX),

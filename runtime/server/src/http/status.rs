@@ -30,6 +30,7 @@ impl From<&Failure> for Problem {
             FailureClass::Invalid => (422, None),
             FailureClass::Denied => (403, None),
             FailureClass::NotFound => (404, None),
+            FailureClass::Crashed => (500, None),
         };
         let problem = Self::new(status, failure.class.as_str(), failure.message.clone());
         let wished = failure.retry_after_ms.map(|millis| millis.div_ceil(1000));

@@ -1,0 +1,15 @@
+//! Models that run in a process of their own, and what is said between it and the node.
+//!
+//! The node never opens a library of such a model and never trusts its files: what they do, they do in a child that may
+//! die. Used by the backends `tensorflow` and `python`; the other side is the crate `motet-worker`.
+
+mod backend;
+mod keeper;
+mod launch;
+mod memory;
+mod process;
+mod replica;
+pub mod wire;
+
+pub use backend::{ChildOptions, TensorFlowBackend};
+pub use launch::SUBCOMMAND;
