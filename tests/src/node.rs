@@ -34,13 +34,23 @@ pub struct NodeSettings {
     pub arguments: Vec<OsString>,
     /// Further environment.
     pub environment: Vec<(String, String)>,
+    /// A program and its arguments that the binary is started by, as its last arguments.
+    pub starter: Vec<String>,
 }
 
 impl NodeSettings {
     /// A node on this data folder with the default settings.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self { data: data.into(), arguments: vec![], environment: vec![] }
+        Self { data: data.into(), arguments: vec![], environment: vec![], starter: vec![] }
+    }
+
+    /// The same on a machine where no process may make namespaces, as in many containers.
+    #[must_use]
+    pub fn without_namespaces(mut self) -> Self {
+        let forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+        self.starter = ["unshare", "--user", "--map-root-user", "sh", "-c", forbid, "sh"].map(str::to_owned).into();
+        self
     }
 
     /// The same with one more variable.
@@ -118,7 +128,15 @@ impl Node {
     pub fn spawn(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the node runs already");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let child = Command::new(place::motet())
+        let mut command = match &*self.settings.starter {
+            [] => Command::new(place::motet()),
+            [starter, arguments @ ..] => {
+                let mut command = Command::new(starter);
+                command.args(arguments).arg(place::motet());
+                command
+            }
+        };
+        let child = command
             .arg("serve")
             .arg("--data")
             .arg(&self.settings.data)
@@ -228,6 +246,12 @@ impl Node {
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.settings.data
+    }
+
+    /// The number of the process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Resident memory of the process in bytes.

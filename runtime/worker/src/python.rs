@@ -10,9 +10,16 @@ use motet_engine::failure::{Failure, FailureClass};
 use motet_models::child::wire::Layer;
 
 /// Comes back only when the interpreter cannot be run. The script is told the settings and what holds it, as JSON.
-pub(crate) fn turn_into(interpreter: &Path, script: &str, settings: &serde_json::Value, layers: &[Layer]) -> Failure {
+pub(crate) fn turn_into(
+    interpreter: &Path,
+    script: &str,
+    settings: &serde_json::Value,
+    threads: usize,
+    layers: &[Layer],
+) -> Failure {
     let told = serde_json::json!({"settings": settings, "isolation": layers}).to_string();
-    let error = Command::new(interpreter).args(["-I", "-u", "-c", script, &told]).exec();
+    let threads = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"].map(|name| (name, threads.to_string()));
+    let error = Command::new(interpreter).args(["-I", "-B", "-u", "-c", script, &told]).envs(threads).exec();
     let words = format!("{} cannot be run: {error}; name another one in parameters.interpreter", interpreter.display());
     Failure::new(FailureClass::Invalid, words)
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// How long a suite may take in the short form, in seconds. The others get [`BUDGET`].
-const BUDGETS: [(&str, u64); 18] = [
+const BUDGETS: [(&str, u64); 19] = [
     ("engine", 20),
     ("engine/properties", 60),
     ("store", 90),
@@ -27,6 +27,7 @@ const BUDGETS: [(&str, u64); 18] = [
     ("models", 60),
     ("vectors", 40),
     ("tests/behaviour", 60),
+    ("tests/children", 150),
     ("tests/cluster", 90),
     ("tests/cold_start", 60),
     ("tests/faults", 420),

@@ -77,6 +77,8 @@ pub enum Engine {
         script: String,
         /// Told to the script.
         settings: serde_json::Value,
+        /// Threads to compute with, for libraries that ask the environment.
+        threads: usize,
     },
 }
 

@@ -11,7 +11,7 @@ use motet_actors::node::NodeParts;
 use motet_actors::ports::{SystemClock, SystemEntropy};
 use motet_actors::streams::StreamParts;
 use motet_models::burn::BurnBackend;
-use motet_models::child::{ChildOptions, TensorFlowBackend};
+use motet_models::child::{ChildOptions, PythonBackend, TensorFlowBackend};
 use motet_models::egress::ReqwestCaller;
 use motet_models::fake::FakeBackend;
 use motet_models::onnx::OnnxBackend;
@@ -48,7 +48,8 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
         model_backends: vec![
             Arc::new(BurnBackend::new(threads)),
             Arc::new(OnnxBackend::new(threads)),
-            Arc::new(TensorFlowBackend::new(children)),
+            Arc::new(TensorFlowBackend::new(children.clone())),
+            Arc::new(PythonBackend::new(children)),
             Arc::new(FakeBackend::new()),
         ],
         vector_backends: vec![Arc::new(EmbeddedBackend::new(folder.join("indexes")))],

@@ -3,36 +3,24 @@
 //! The library is brought to this machine like any other artefact, or named in the settings; it is never opened here.
 //! Used by the server.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
-use motet_engine::definition::{Isolation, ModelDefinition, ModelSource};
+use motet_engine::definition::{ModelDefinition, ModelSource};
 use motet_engine::failure::Failure;
-use motet_engine::value::Value;
 
-use super::keeper::Plan;
+use super::options::{self, ChildOptions};
 use super::replica::ChildReplica;
-use super::wire::{Engine, Rules, Start};
+use super::wire::Engine;
 use crate::failure::invalid;
 use crate::parameters;
 use crate::port::{LoadedModel, ModelBackend};
-use crate::source::ArtefactCache;
 
 /// Name of the backend in definitions.
 const TENSORFLOW: &str = "tensorflow";
 
 /// Parameters that it understands.
 const TENSORFLOW_PARAMETERS: [&str; 3] = ["signature", "threads", "memory_bytes"];
-
-/// Resident bytes that a process may have when its definition does not say.
-const MEMORY: u64 = 4 << 30;
-
-/// The least that a definition may say, so that the engine itself fits.
-const LEAST_MEMORY: i64 = 64 << 20;
-
-/// Address space beyond the resident bytes: mapped libraries, and stacks of threads that are never touched.
-const ADDRESS_SPACE: u64 = 4 << 30;
 
 /// What a small SavedModel takes in a process; more is known when it was loaded once.
 const TENSORFLOW_BYTES: u64 = 340 << 20;
@@ -45,20 +33,6 @@ const FRAMEWORK_SHA256: &str = "f060b323b26ef80add21b9df9428de3aeaf2843d772c5bb0
 
 /// The wheel that carries both; any of one version does, so one is named.
 const WHEEL: &str = "pypi:tensorflow-cpu==2.21.0;python=3.11";
-
-/// What the processes of models need of this node.
-#[derive(Clone, Debug)]
-pub struct ChildOptions {
-    /// The program that becomes a model's process when its first argument is
-    /// [`SUBCOMMAND`](super::SUBCOMMAND): as a rule, this one.
-    pub worker: PathBuf,
-    /// Where engines are brought to.
-    pub artefacts: Arc<ArtefactCache>,
-    /// Threads of a copy whose definition names none; as many as there are processors when it is 0.
-    pub threads: usize,
-    /// Folder with TensorFlow's libraries; when there is none, they are fetched when the first model needs them.
-    pub tensorflow: Option<PathBuf>,
-}
 
 /// Runs SavedModels.
 #[derive(Clone, Debug)]
@@ -108,7 +82,7 @@ impl ModelBackend for TensorFlowBackend {
         parameters::check_known(definition, TENSORFLOW, &TENSORFLOW_PARAMETERS)?;
         parameters::threads(definition, self.options.threads)?;
         parameters::text(definition, "signature")?;
-        memory(definition)?;
+        options::memory(definition)?;
         match &definition.source {
             Some(_) => Ok(()),
             None => Err(invalid("a model of the backend tensorflow needs a source that holds a saved_model.pb")),
@@ -126,39 +100,18 @@ impl ModelBackend for TensorFlowBackend {
     ) -> Result<Box<dyn LoadedModel>, Failure> {
         self.check(definition)?;
         let folder = artefact.ok_or_else(|| invalid("a model of the backend tensorflow needs a source"))?;
-        let folder = absolute(&folder)?;
+        let folder = options::absolute(&folder)?;
         if !folder.join("saved_model.pb").is_file() {
             return Err(invalid(format!("the source {} holds no saved_model.pb", folder.display())));
         }
-        let library = absolute(&self.library().await?)?;
-        let memory = memory(definition)?;
-        let rules = Rules {
-            required: definition.isolation == Isolation::Required,
-            read: vec![library.clone(), folder.clone()],
-            address_space: memory.saturating_add(ADDRESS_SPACE),
-        };
+        let library = options::absolute(&self.library().await?)?;
+        let read = vec![library.clone(), folder.clone()];
         let engine = Engine::Tensorflow {
             library,
             folder,
             signature: parameters::text(definition, "signature")?.map(str::to_owned),
             threads: parameters::threads(definition, self.options.threads)?,
         };
-        let start = Start { model: definition.name.to_string(), engine, rules };
-        let plan = Plan { worker: self.options.worker.clone(), start, memory };
-        Ok(Box::new(ChildReplica::start(plan).await?))
+        Ok(Box::new(ChildReplica::start(self.options.plan(definition, engine, read)?).await?))
     }
-}
-
-/// Resident bytes that the process may have.
-fn memory(definition: &ModelDefinition) -> Result<u64, Failure> {
-    match definition.parameters.get("memory_bytes") {
-        None => Ok(MEMORY),
-        Some(Value::Int(bytes @ LEAST_MEMORY..)) => Ok(bytes.unsigned_abs()),
-        Some(_) => Err(invalid(format!("parameters.memory_bytes must be a whole number from {LEAST_MEMORY}"))),
-    }
-}
-
-/// The process works elsewhere and sees no links that leave what it may read.
-fn absolute(folder: &Path) -> Result<PathBuf, Failure> {
-    std::fs::canonicalize(folder).map_err(|error| invalid(format!("{} cannot be read: {error}", folder.display())))
 }
