@@ -57,11 +57,14 @@ fn process_of(node: u32, model: &str) -> Option<u32> {
     pids.into_iter().find(|pid: &u32| {
         let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let status = String::from_utf8_lossy(&read("status")).into_owned();
-        let of_node = status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|p| p.trim() == node.to_string()));
+        let of_node =
+            status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|p| p.trim() == node.to_string()));
         let lives = !status.lines().any(|line| line.starts_with("State:") && line.contains('Z'));
         let line = String::from_utf8_lossy(&read("cmdline")).into_owned();
         let mut words = line.split('\0');
-        of_node && lives && (words.clone().nth(2) == Some(model) || words.any(|word| word.contains(&format!(":{model}\""))))
+        of_node
+            && lives
+            && (words.clone().nth(2) == Some(model) || words.any(|word| word.contains(&format!(":{model}\""))))
     })
 }
 

@@ -193,7 +193,13 @@ impl ArtefactCache {
             Place::Pypi { name, version, python } => {
                 let what = place.to_string();
                 report(Progress { what: what.clone(), bytes: 0, total: None });
-                let wheel = pip::download(&self.python, pip::Wheel { name, version, python: python.as_deref() }, &downloads, &self.limits).await?;
+                let wheel = pip::download(
+                    &self.python,
+                    pip::Wheel { name, version, python: python.as_deref() },
+                    &downloads,
+                    &self.limits,
+                )
+                .await?;
                 let bytes = tokio::fs::metadata(&wheel).await.map_or(0, |metadata| metadata.len());
                 report(Progress { what, bytes, total: Some(bytes) });
                 self.unpack_once(wheel, wanted, &files).await?;

@@ -58,8 +58,8 @@ fn begin(start: &Start, layers: Vec<Layer>) -> Result<(tensorflow::SavedModel, R
             let ready = Ready { inputs, outputs, facts: model.facts(), isolation: layers };
             Ok((model, ready))
         }
-        Engine::Python { interpreter, script, settings, threads } => {
-            Err(python::turn_into(interpreter, script, settings, *threads, &layers))
+        Engine::Python { interpreter, script, settings, threads, scratch } => {
+            Err(python::turn_into(interpreter, script, settings, *threads, scratch, &layers))
         }
     }
 }

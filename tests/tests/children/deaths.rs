@@ -61,11 +61,11 @@ async fn a_text_that_crashes_the_process_fails_alone() -> Result<()> {
         let words = run["error"].to_string();
         match *text {
             "segfault" => {
-                ensure!(run["status"] == "failed" && words.contains("crashed"), "{run:#}");
+                ensure!(run["state"] == "failed" && words.contains("crashed"), "{run:#}");
                 ensure!(words.contains("signal 11") && words.contains("died 3 times"), "{run:#}");
             }
             "wrong" => {
-                ensure!(run["status"] == "failed" && words.contains("invalid"), "{run:#}");
+                ensure!(run["state"] == "failed" && words.contains("invalid"), "{run:#}");
                 ensure!(words.contains("ValueError: this text is wrong (objects.py, line"), "{run:#}");
             }
             other => ensure!(run["output"]["told"] == other.to_uppercase(), "{run:#}\n{}", node.log_tail()),
@@ -84,11 +84,12 @@ async fn a_process_that_hangs_or_grows_is_ended_and_the_next_call_answered() -> 
     let hung = client.post("/api/v1/models/mortal/infer", &json!({"with": {"text": "hang"}})).await?;
     ensure!(hung.status == 504, "{:#}", hung.body);
     infer(&node, "mortal", "after").await?;
-    let small = object(&python, "mortal", "text", "version: '2'\n").replace("\n  outputs", "\n  memory_bytes: 268435456\n  outputs");
+    let small = object(&python, "mortal", "text", "version: '2'\n")
+        .replace("\n  outputs", "\n  memory_bytes: 268435456\n  outputs");
     client.put_definition("models", "mortal", &small).await?;
     let grown = ask(&node, "grow").await?;
     let words = grown["error"].to_string();
-    ensure!(grown["status"] == "failed" && words.contains("may have 256"), "{grown:#}");
+    ensure!(grown["state"] == "failed" && words.contains("may have 256"), "{grown:#}");
     infer(&node, "mortal", "after").await?;
     node.check_running()
 }
@@ -102,7 +103,8 @@ async fn no_run_fails_because_somebody_kills_the_process() -> Result<()> {
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
-            let (client, stop, answered) = (node.client().with_patience(PATIENCE), Arc::clone(&stop), Arc::clone(&answered));
+            let (client, stop, answered) =
+                (node.client().with_patience(PATIENCE), Arc::clone(&stop), Arc::clone(&answered));
             tokio::spawn(async move {
                 for turn in 0.. {
                     if stop.load(Ordering::Relaxed) {
@@ -123,7 +125,10 @@ async fn no_run_fails_because_somebody_kills_the_process() -> Result<()> {
     for kill in 0..kills {
         let before = answered.load(Ordering::Relaxed);
         let moved = async || (answered.load(Ordering::Relaxed) >= before + 10).then_some(());
-        until(PATIENCE, "answers between two kills", moved).await.context("before a kill").with_context(|| node.log_tail())?;
+        until(PATIENCE, "answers between two kills", moved)
+            .await
+            .context("before a kill")
+            .with_context(|| node.log_tail())?;
         let process = process_of(node.pid().context("no node")?, "mortal").context("the model has no process")?;
         let begun = Instant::now();
         kill_process(Pid::from_raw(process.try_into()?).context("no process")?, Signal::KILL)?;
@@ -136,7 +141,10 @@ async fn no_run_fails_because_somebody_kills_the_process() -> Result<()> {
     }
     recoveries.sort();
     let (median, worst) = (recoveries[recoveries.len() / 2], recoveries[recoveries.len() - 1]);
-    println!("{kills} kills, {} runs; next answer after {median:?} (median), {worst:?} (worst)", answered.load(Ordering::Relaxed));
+    println!(
+        "{kills} kills, {} runs; next answer after {median:?} (median), {worst:?} (worst)",
+        answered.load(Ordering::Relaxed)
+    );
     ensure!(median < RECOVERY, "the next answer came after {median:?}");
     let ends = node.client().metric("motet_model_process_ends_total").await?;
     ensure!(ends >= f64::from(kills), "{ends} deaths were counted of {kills}");

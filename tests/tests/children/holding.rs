@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the curious model tries, and how it must go.
 const EXPECTED: [(&str, &str); 9] = [
     ("read a file of the system", "PermissionError"),
-    ("read its own code", "did \"\"\"What th"),
+    ("read its own code", "did \"\"\"What t"),
     ("read the secrets of the node", "PermissionError"),
     ("write beside the weights", "PermissionError"),
     ("reach the network", "PermissionError"),
@@ -35,13 +35,16 @@ async fn a_model_reaches_nothing_but_its_own_files() -> Result<()> {
     let actions: Vec<_> = EXPECTED.iter().map(|(action, _)| *action).collect();
     let answer = client.post("/api/v1/models/curious/infer", &json!({"with": {"action": actions}})).await?;
     let answer = answer.expect(200)?.body;
-    let told: BTreeMap<&str, &str> =
-        actions.iter().zip(answer["output"]["told"].as_array().unwrap()).map(|(a, t)| (*a, t.as_str().unwrap())).collect();
+    let told: BTreeMap<&str, &str> = actions
+        .iter()
+        .zip(answer["output"]["told"].as_array().unwrap())
+        .map(|(a, t)| (*a, t.as_str().unwrap()))
+        .collect();
     let expected: BTreeMap<&str, &str> = EXPECTED.into_iter().collect();
     ensure!(told == expected, "{told:#?}");
     ensure!(!objects().join("mark").exists(), "the model wrote a file");
     let shown = client.get("/api/v1/models/curious").await?.expect(200)?.body;
-    let layers = find(&shown, "isolation").and_then(Value::as_object).cloned().unwrap_or_default();
+    let layers = shown["signature"]["facts"].get("isolation").and_then(Value::as_object).cloned().unwrap_or_default();
     ensure!(layers.len() >= 6 && layers.values().all(|layer| layer == "holds"), "{shown:#}");
     node.check_running()
 }
@@ -63,17 +66,8 @@ async fn required_isolation_refuses_a_machine_without_it() -> Result<()> {
     client.put_definition("models", "curious", &lax).await?;
     client.post("/api/v1/models/curious/infer", &call).await?.expect(200)?;
     let shown = client.get("/api/v1/models/curious").await?.expect(200)?.body;
-    let layers = find(&shown, "isolation").cloned().unwrap_or_default();
+    let layers = shown["signature"]["facts"].get("isolation").cloned().unwrap_or_default();
     ensure!(layers["namespaces"].as_str().is_some_and(|told| told.starts_with("does not hold")), "{shown:#}");
     ensure!(layers["landlock"] == "holds" && layers["seccomp"] == "holds", "{shown:#}");
     node.check_running()
-}
-
-/// The first value under this key, wherever it is.
-fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    match value {
-        Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|value| find(value, key))),
-        Value::Array(items) => items.iter().find_map(|value| find(value, key)),
-        _ => None,
-    }
 }

@@ -47,8 +47,12 @@ isolation: required
 async fn compare(node: &Node, model: &str, definition: &str, direct: &Value) -> Result<()> {
     let client = node.client().with_patience(PATIENCE);
     client.put_definition("models", model, definition).await?;
-    let with: serde_json::Map<_, _> =
-        direct["input"].as_object().unwrap().keys().map(|key| (key.clone(), json!(format!("${{ input.{key} }}")))).collect();
+    let with: serde_json::Map<_, _> = direct["input"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(|key| (key.clone(), json!(format!("${{ input.{key} }}"))))
+        .collect();
     let workflow = json!({
         "kind": "Workflow", "name": model,
         "steps": {"ask": {"call": "model", "model": model, "with": with, "timeout": "60s"}},
@@ -56,7 +60,7 @@ async fn compare(node: &Node, model: &str, definition: &str, direct: &Value) -> 
     });
     client.put_definition("workflows", model, &workflow.to_string()).await?;
     let run = client.run(model, &direct["input"], PATIENCE).await?;
-    ensure!(run["status"] == "succeeded", "{model}: {run:.600}\n{}", node.log_tail());
+    ensure!(run["state"] == "succeeded", "{model}: {run:.600}\n{}", node.log_tail());
     for (name, expected) in direct["answer"].as_object().unwrap() {
         let found = &run["output"][name];
         let difference = difference(found, expected);
@@ -111,7 +115,11 @@ async fn files_of_scikit_learn_and_keras_answer_as_they_do_alone() -> Result<()>
     let mut node = Node::start(NodeSettings::new(folder.path().join("data"))).await?;
     let python = python.display();
     for (name, file, rest) in [
-        ("digits", "digits.joblib", "outputs: [{name: predict, datatype: INT64}, {name: predict_proba, datatype: FP64, shape: [-1, 10]}]"),
+        (
+            "digits",
+            "digits.joblib",
+            "outputs: [{name: predict, datatype: INT64}, {name: predict_proba, datatype: FP64, shape: [-1, 10]}]",
+        ),
         ("network", "digits.keras", "memory_bytes: 3221225472"),
     ] {
         let definition = format!(

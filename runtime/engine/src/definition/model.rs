@@ -31,8 +31,7 @@ pub(super) const KEYS: [&str; 15] = [
     "placement",
     "isolation",
 ];
-const ISOLATIONS: [(&str, Isolation); 2] =
-    [("best_effort", Isolation::BestEffort), ("required", Isolation::Required)];
+const ISOLATIONS: [(&str, Isolation); 2] = [("best_effort", Isolation::BestEffort), ("required", Isolation::Required)];
 pub(super) const BATCH_KEYS: [&str; 4] = ["max", "max_bytes", "window", "buckets"];
 pub(super) const SOURCE_KEYS: [&str; 4] = ["uri", "sha256", "license", "mirrors"];
 const SCHEMES: [&str; 4] = ["file", "https", "pypi", "builtin"];

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use motet_engine::failure::{Failure, FailureClass};
+use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
@@ -22,8 +23,11 @@ const WATCH_EVERY: Duration = Duration::from_millis(200);
 /// How long after its deadline a batch is left to a process before the process is ended.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// Wait before the second start in a row that follows an end without an answer between; doubled by each further one.
+/// Wait before the second start in a row that nothing followed; doubled by each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Starts in a row that nothing followed after which calls are told instead of waiting for the next.
+const PATIENT_STARTS: u32 = 4;
 
 /// Longest wait before a start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -43,12 +47,21 @@ pub(super) enum Condition {
     Unloaded,
 }
 
+/// How a process ended.
+struct End {
+    how: String,
+    /// Whether it computed nothing at the time.
+    idle: bool,
+}
+
 /// What is needed to start it.
 pub(super) struct Plan {
     pub(super) worker: PathBuf,
     pub(super) start: Start,
     /// Resident bytes above which it is ended.
     pub(super) memory: u64,
+    /// What it may write to; gone with the plan.
+    pub(super) _scratch: Option<TempDir>,
 }
 
 pub(super) struct Keeper {
@@ -56,8 +69,9 @@ pub(super) struct Keeper {
     jobs: mpsc::Receiver<Job>,
     leave: watch::Receiver<bool>,
     condition: watch::Sender<Condition>,
-    /// Ends in a row without an answer between.
-    ends: u32,
+    /// Starts in a row that failed, or that were followed by an end over which no batch was computed. A batch that ends
+    /// its process does not count: who sent it is told, and the next batch is owed a process.
+    idle_ends: u32,
 }
 
 impl Keeper {
@@ -68,7 +82,7 @@ impl Keeper {
         leave: watch::Receiver<bool>,
         condition: watch::Sender<Condition>,
     ) -> Self {
-        Self { plan, jobs, leave, condition, ends: 0 }
+        Self { plan, jobs, leave, condition, idle_ends: 0 }
     }
 
     /// Lives until nobody can send batches any more.
@@ -80,7 +94,8 @@ impl Keeper {
                     process.end().await;
                     break;
                 }
-                Some(how) => {
+                Some(End { how, idle }) => {
+                    self.idle_ends = if idle { self.idle_ends + 1 } else { 0 };
                     tracing::warn!(model = self.plan.start.model, how, "the process of the model ended");
                     metrics::counter!("motet_model_process_ends_total", "model" => self.plan.start.model.clone())
                         .increment(1);
@@ -92,21 +107,21 @@ impl Keeper {
     }
 
     /// Gives it batches until it ends, which gives how; nothing when no more batches will come.
-    async fn keep(&mut self, process: &mut Process) -> Option<String> {
+    async fn keep(&mut self, process: &mut Process) -> Option<End> {
         let mut watching = interval(WATCH_EVERY);
         watching.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 job = self.jobs.recv() => {
                     if let Some(how) = self.compute(process, job?).await {
-                        return Some(how);
+                        return Some(End { how, idle: false });
                     }
                 }
-                how = process.ended() => return Some(how),
+                how = process.ended() => return Some(End { how, idle: true }),
                 _ = watching.tick() => {
                     if let Some(how) = self.grown(process.pid()) {
                         process.kill().await;
-                        return Some(how);
+                        return Some(End { how, idle: true });
                     }
                 }
             }
@@ -141,12 +156,12 @@ impl Keeper {
         };
         let (failure, how) = match outcome {
             Ok(Ok(Ok(outputs))) => {
-                self.ends = 0;
+                self.idle_ends = 0;
                 let _ = answer.send(Ok(outputs));
                 return None;
             }
             Ok(Ok(Err(Broken::Said(failure)))) => {
-                self.ends = 0;
+                self.idle_ends = 0;
                 let _ = answer.send(Err(failure));
                 return None;
             }
@@ -184,13 +199,12 @@ impl Keeper {
         let mut why = how;
         loop {
             self.condition.send_replace(Condition::Down(why.clone()));
-            self.ends += 1;
-            let at = Instant::now() + pause(self.ends);
+            let at = Instant::now() + pause(self.idle_ends);
             loop {
                 tokio::select! {
                     () = sleep_until(at) => break,
                     () = left(&mut self.leave) => return None,
-                    job = self.jobs.recv(), if self.ends > 2 => self.refuse(job?, &why),
+                    job = self.jobs.recv(), if self.idle_ends > PATIENT_STARTS => self.refuse(job?, &why),
                 }
             }
             let started = tokio::select! {
@@ -205,6 +219,7 @@ impl Keeper {
                 Err(failure) => {
                     tracing::error!(model = self.plan.start.model, %failure, "the process cannot be started anew");
                     why = failure.message;
+                    self.idle_ends += 1;
                 }
             }
         }
@@ -223,10 +238,10 @@ async fn left(leave: &mut watch::Receiver<bool>) {
 }
 
 /// How long to wait before a start that follows so many ends in a row, with jitter; the first follows at once.
-fn pause(ends: u32) -> Duration {
-    let Some(doublings) = ends.checked_sub(2) else { return Duration::ZERO };
+fn pause(idle_ends: u32) -> Duration {
+    let Some(doublings) = idle_ends.checked_sub(2) else { return Duration::ZERO };
     let longest = FIRST_PAUSE.saturating_mul(1 << doublings.min(10)).min(LONGEST_PAUSE);
     // Many processes that died together do not come back together.
-    let chance = RandomState::new().hash_one(ends) % 512;
+    let chance = RandomState::new().hash_one(idle_ends) % 512;
     longest.mul_f64(0.5 + f64::from(u32::try_from(chance).unwrap_or(0)) / 1024.0)
 }

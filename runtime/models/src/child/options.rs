@@ -8,6 +8,7 @@ use std::sync::Arc;
 use motet_engine::definition::{Isolation, ModelDefinition};
 use motet_engine::failure::Failure;
 use motet_engine::value::Value;
+use tempfile::TempDir;
 
 use super::keeper::Plan;
 use super::wire::{Engine, Rules, Start};
@@ -38,18 +39,20 @@ pub struct ChildOptions {
 }
 
 impl ChildOptions {
-    /// How the process of a model is started. It may read what is named.
+    /// How the process of a model is started. It may read what is named, and write to its scratch.
     pub(super) fn plan(
         &self,
         definition: &ModelDefinition,
         engine: Engine,
         read: Vec<PathBuf>,
+        scratch: Option<TempDir>,
     ) -> Result<Plan, Failure> {
         let memory = memory(definition)?;
         let address_space = memory.saturating_add(ADDRESS_SPACE);
-        let rules = Rules { required: definition.isolation == Isolation::Required, read, address_space };
+        let write = scratch.iter().map(|scratch| scratch.path().to_owned()).collect();
+        let rules = Rules { required: definition.isolation == Isolation::Required, read, write, address_space };
         let start = Start { model: definition.name.to_string(), engine, rules };
-        Ok(Plan { worker: self.worker.clone(), start, memory })
+        Ok(Plan { worker: self.worker.clone(), start, memory, _scratch: scratch })
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::process::Command;
 use super::options::{self, ChildOptions};
 use super::replica::ChildReplica;
 use super::wire::Engine;
-use crate::failure::{internal, invalid, timeout};
+use crate::failure::{internal, invalid, timeout, unavailable};
 use crate::parameters;
 use crate::port::{LoadedModel, ModelBackend};
 
@@ -73,7 +73,9 @@ impl ModelBackend for PythonBackend {
             (None, Some(file)) if Path::new(file).is_absolute() || file.split('/').any(|part| part == "..") => {
                 Err(invalid("parameters.file must be a path within the source, without '..'"))
             }
-            (None, Some(_)) if definition.source.is_none() => Err(invalid("parameters.file needs a source that holds it")),
+            (None, Some(_)) if definition.source.is_none() => {
+                Err(invalid("parameters.file needs a source that holds it"))
+            }
             (None, Some(_)) => Ok(()),
             _ => Err(invalid("a model of the backend python needs either parameters.callable or parameters.file")),
         }
@@ -96,8 +98,11 @@ impl ModelBackend for PythonBackend {
         });
         read.extend(folder);
         let threads = parameters::threads(definition, self.options.threads)?;
-        let engine = Engine::Python { interpreter, script: WORKER.to_owned(), settings, threads };
-        Ok(Box::new(ChildReplica::start(self.options.plan(definition, engine, read)?).await?))
+        let scratch = tempfile::Builder::new().prefix("motet-model-").tempdir();
+        let scratch = scratch.map_err(|error| unavailable(format!("no folder for temporary files: {error}")))?;
+        let folder = options::absolute(scratch.path())?;
+        let engine = Engine::Python { interpreter, script: WORKER.to_owned(), settings, threads, scratch: folder };
+        Ok(Box::new(ChildReplica::start(self.options.plan(definition, engine, read, Some(scratch))?).await?))
     }
 }
 

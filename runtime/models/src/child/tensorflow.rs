@@ -55,7 +55,8 @@ impl TensorFlowBackend {
             };
         }
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-            let words = "this system's TensorFlow is not fetched; name the folder of its libraries in models.tensorflow";
+            let words =
+                "this system's TensorFlow is not fetched; name the folder of its libraries in models.tensorflow";
             return Err(invalid(words));
         }
         let digests = [(LIBRARY, LIBRARY_SHA256), (FRAMEWORK, FRAMEWORK_SHA256)];
@@ -112,6 +113,6 @@ impl ModelBackend for TensorFlowBackend {
             signature: parameters::text(definition, "signature")?.map(str::to_owned),
             threads: parameters::threads(definition, self.options.threads)?,
         };
-        Ok(Box::new(ChildReplica::start(self.options.plan(definition, engine, read)?).await?))
+        Ok(Box::new(ChildReplica::start(self.options.plan(definition, engine, read, None)?).await?))
     }
 }

@@ -79,6 +79,8 @@ pub enum Engine {
         settings: serde_json::Value,
         /// Threads to compute with, for libraries that ask the environment.
         threads: usize,
+        /// Folder for what libraries must write.
+        scratch: PathBuf,
     },
 }
 
@@ -89,6 +91,8 @@ pub struct Rules {
     pub required: bool,
     /// Folders and files that may be read, and whose programs and libraries may be run.
     pub read: Vec<PathBuf>,
+    /// Folders in which files may be made and changed.
+    pub write: Vec<PathBuf>,
     /// Bytes of address space, mapped libraries counted in.
     pub address_space: u64,
 }

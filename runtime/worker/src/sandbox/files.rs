@@ -1,4 +1,4 @@
-//! Which files the process may read, and that it may write none and reach nobody: Landlock.
+//! Which files the process may read and write, and that it reaches nobody: Landlock.
 //!
 //! Used by `sandbox`.
 
@@ -51,6 +51,9 @@ fn restrict(rules: &Rules) -> Result<RulesetStatus, RulesetError> {
         .create()?;
     for path in LIBRARIES.iter().map(Path::new).chain(rules.read.iter().map(|path| &**path)) {
         ruleset = allow(ruleset, path, run)?;
+    }
+    for path in &rules.write {
+        ruleset = allow(ruleset, path, AccessFs::from_all(NEWEST) & !AccessFs::Execute)?;
     }
     for path in FACTS {
         ruleset = allow(ruleset, Path::new(path), read)?;

@@ -13,6 +13,9 @@ use rustix::thread::{UnshareFlags, set_no_new_privs, unshare_unsafe};
 /// Files that may be open at once.
 const FILES: u64 = 256;
 
+/// Longest file that it may write.
+const FILE_BYTES: u64 = 256 << 20;
+
 /// The kernel ends this process when the thread that started it ends. A node that ended before is noticed by its socket.
 pub(super) fn die_with_parent() -> Result<(), String> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(told)
@@ -25,7 +28,12 @@ pub(super) fn no_new_privileges() -> Result<(), String> {
 
 /// Bounds address space and open files, and leaves no image of its memory on disk.
 pub(super) fn limits(rules: &Rules) -> Result<(), String> {
-    for (resource, most) in [(Resource::As, rules.address_space), (Resource::Nofile, FILES), (Resource::Core, 0)] {
+    for (resource, most) in [
+        (Resource::As, rules.address_space),
+        (Resource::Nofile, FILES),
+        (Resource::Fsize, FILE_BYTES),
+        (Resource::Core, 0),
+    ] {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) }).map_err(told)?;
     }
     Ok(())

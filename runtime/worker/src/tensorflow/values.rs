@@ -38,8 +38,7 @@ impl Value {
         let bytes = strings.as_ref().map_or(tensor.data().len(), |strings| strings.len() * STRING_BYTES);
         let dimensions = i32::try_from(shape.len()).map_err(|_| invalid("a tensor has too many dimensions"))?;
         // SAFETY: shape and length fit together, and the shape is read during the call only.
-        let object =
-            unsafe { (library.new_tensor)(number(tensor.datatype()), shape.as_ptr(), dimensions, bytes) };
+        let object = unsafe { (library.new_tensor)(number(tensor.datatype()), shape.as_ptr(), dimensions, bytes) };
         if object.is_null() {
             return Err(internal(format!("TensorFlow has no memory for {bytes} bytes")));
         }
