@@ -15,15 +15,13 @@ pub(crate) fn serve(socket: &UnixStream, model: &SavedModel) -> std::io::Result<
             return Err(std::io::Error::other("a model that runs cannot be started"));
         };
         let computed = wire::unpack(inputs, payload).and_then(|inputs| model.run(&inputs, rows));
-        let answered = computed.and_then(|outputs| match wire::pack(&outputs) {
-            (outputs, payload) => {
-                let bytes: u64 = outputs.iter().map(|output| output.bytes).sum();
-                if bytes > wire::MAX_PAYLOAD {
-                    let words = format!("the outputs have {bytes} bytes, which is more than a frame may hold");
-                    return Err(Failure::new(FailureClass::Invalid, words));
-                }
-                Ok((outputs, payload))
+        let answered = computed.and_then(|outputs| {
+            let bytes: u64 = outputs.values().map(|output| output.data().len() as u64).sum();
+            if bytes > wire::MAX_PAYLOAD {
+                let words = format!("the outputs have {bytes} bytes, which is more than a frame may hold");
+                return Err(Failure::new(FailureClass::Invalid, words));
             }
+            Ok(wire::pack(&outputs))
         });
         match answered {
             Ok((outputs, payload)) => wire::write(socket, &Report::Done { id, outputs }, &payload)?,

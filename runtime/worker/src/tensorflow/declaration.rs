@@ -214,7 +214,7 @@ mod tests {
         assert_eq!((&*read.name, &*read.inputs[0].operation, read.inputs[0].index), ("only", "a", 1));
         assert_eq!(read.inputs[0].spec.shape, [None, Some(3)]);
         assert_eq!((read.outputs[0].spec.datatype, read.fixed_rows), (Datatype::Bytes, None));
-        let two = file(&[("a", input.clone(), output.clone()), (DEFAULT, info("c", 1, &[1, 3]), output)]);
+        let two = file(&[("a", input, output.clone()), (DEFAULT, info("c", 1, &[1, 3]), output)]);
         let read = Declaration::read(&two, None).unwrap();
         assert_eq!((&*read.name, read.fixed_rows), (DEFAULT, Some(1)));
         assert_eq!(Declaration::read(&two, Some("a")).unwrap().name, "a");
