@@ -1,6 +1,6 @@
 //! Which waiting calls form the next batch: a pure data structure, told the time.
 //!
-//! Bounds a batch by rows and bytes, keeps calls of different length buckets apart, serves higher priorities first
+//! Bounds a batch by rows, bytes and length, keeps calls of different length buckets apart, serves higher priorities first
 //! without starving lower ones, and never gives out a call whose deadline has passed. Knows no model and no actor.
 //! Used by the model actor.
 
@@ -39,6 +39,8 @@ pub enum Departure {
     Rows,
     /// It has as many bytes as one may have.
     Bytes,
+    /// Its rows are together as long as they may be.
+    Length,
     /// Its oldest call has waited for the window.
     Window,
     /// A replica was free, and nothing is to be waited for.
@@ -52,6 +54,7 @@ impl Departure {
         match self {
             Self::Rows => "rows",
             Self::Bytes => "bytes",
+            Self::Length => "length",
             Self::Window => "window",
             Self::Free => "free",
         }
@@ -87,12 +90,21 @@ struct Bucket<T> {
     deadlines: BTreeSet<(Instant, Turn)>,
     rows: u64,
     bytes: u64,
+    /// Sum of the lengths of all rows.
+    length: u64,
+}
+
+impl<T> Waiting<T> {
+    /// What it adds to the length of a batch: it is computed as if every row had the length of the longest.
+    fn total_length(&self) -> u64 {
+        u64::from(self.rows) * u64::from(self.length)
+    }
 }
 
 impl<T> Default for Bucket<T> {
     fn default() -> Self {
         let (arrivals, deadlines) = (BTreeSet::new(), BTreeSet::new());
-        Self { waiting: BTreeMap::new(), arrivals, deadlines, rows: 0, bytes: 0 }
+        Self { waiting: BTreeMap::new(), arrivals, deadlines, rows: 0, bytes: 0, length: 0 }
     }
 }
 
@@ -100,6 +112,7 @@ impl<T> Bucket<T> {
     fn insert(&mut self, turn: Turn, waiting: Waiting<T>) {
         self.rows += u64::from(waiting.rows);
         self.bytes = self.bytes.saturating_add(waiting.bytes);
+        self.length = self.length.saturating_add(waiting.total_length());
         self.arrivals.insert((waiting.arrived, turn));
         self.deadlines.insert((waiting.deadline, turn));
         self.waiting.insert(turn, waiting);
@@ -109,6 +122,7 @@ impl<T> Bucket<T> {
         let waiting = self.waiting.remove(&turn)?;
         self.rows -= u64::from(waiting.rows);
         self.bytes = self.bytes.saturating_sub(waiting.bytes);
+        self.length = self.length.saturating_sub(waiting.total_length());
         self.arrivals.remove(&(waiting.arrived, turn));
         self.deadlines.remove(&(waiting.deadline, turn));
         Some(waiting)
@@ -124,6 +138,7 @@ impl<T> Bucket<T> {
         match policy {
             _ if self.rows >= u64::from(policy.max) => Some(Departure::Rows),
             _ if self.bytes >= policy.max_bytes => Some(Departure::Bytes),
+            _ if self.length >= policy.max_length => Some(Departure::Length),
             _ if policy.window.is_zero() => Some(Departure::Free),
             _ => (waited >= policy.window).then_some(Departure::Window),
         }
@@ -183,6 +198,13 @@ impl<T> Batcher<T> {
         expired
     }
 
+    /// Takes out every call.
+    pub fn drain(&mut self) -> Vec<Waiting<T>> {
+        self.len = 0;
+        let buckets = std::mem::take(&mut self.buckets);
+        buckets.into_values().flat_map(|bucket| bucket.waiting.into_values()).collect()
+    }
+
     /// The next batch, or none while none is ready: a bucket is ready when it is full or when its oldest call has
     /// waited for the window. It has at most `most` calls. A call that is larger than a batch goes alone.
     pub fn take(&mut self, now: Instant, most: usize) -> Option<Batch<T>> {
@@ -191,14 +213,17 @@ impl<T> Batcher<T> {
         };
         let (_, key, departure) = self.buckets.iter().filter_map(ready).min_by_key(|(turn, _, _)| *turn)?;
         let bucket = self.buckets.get_mut(&key)?;
-        let (mut rows, mut bytes) = (0u64, 0u64);
+        let (mut rows, mut bytes, mut length) = (0u64, 0u64, 0u64);
         let mut batch = vec![];
         while batch.len() < most
             && let Some((&turn, next)) = bucket.waiting.first_key_value()
         {
             rows += u64::from(next.rows);
             bytes = bytes.saturating_add(next.bytes);
-            let fits = rows <= u64::from(self.policy.max) && bytes <= self.policy.max_bytes;
+            length = length.saturating_add(next.total_length());
+            let fits = rows <= u64::from(self.policy.max)
+                && bytes <= self.policy.max_bytes
+                && length <= self.policy.max_length;
             if !fits && !batch.is_empty() {
                 break;
             }
@@ -227,7 +252,25 @@ mod tests {
     use super::*;
 
     fn policy(max: u32, max_bytes: u64, window_ms: u64, buckets: &[u32]) -> BatchPolicy {
-        BatchPolicy { max, max_bytes, window: Duration::from_millis(window_ms), buckets: buckets.to_vec() }
+        let window = Duration::from_millis(window_ms);
+        BatchPolicy { max, max_bytes, window, buckets: buckets.to_vec(), ..BatchPolicy::default() }
+    }
+
+    #[test]
+    fn rows_are_together_no_longer_than_they_may_be() {
+        let start = Instant::now();
+        let long = BatchPolicy { max_length: 100, ..policy(64, 1 << 20, 60_000, &[]) };
+        let mut batcher = Batcher::new(long, 64);
+        for item in 0..5 {
+            batcher.push(Waiting { length: 20, rows: 2, ..waiting(item, start) }).unwrap();
+        }
+        // Five calls of 40 each: two of them fit, and no window is waited for.
+        let lengths = |batch: Option<Batch<u32>>| batch.map(|batch| (batch.calls.len(), batch.departure));
+        assert_eq!(lengths(batcher.take(start, 64)), Some((2, Departure::Length)));
+        assert_eq!(lengths(batcher.take(start, 64)), Some((2, Departure::Length)));
+        assert_eq!(lengths(batcher.take(start, 64)), None, "40 is less than 100, and there is time");
+        batcher.push(Waiting { length: 500, rows: 1, priority: 9, ..waiting(9, start) }).unwrap();
+        assert_eq!(lengths(batcher.take(start, 64)), Some((1, Departure::Length)), "what is too long goes alone");
     }
 
     fn waiting(item: u32, start: Instant) -> Waiting<u32> {

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod batcher;
+mod breaker;
 pub mod catalog;
 pub mod census;
 pub mod driver;

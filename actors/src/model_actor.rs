@@ -15,8 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::batcher::{Batch, Batcher, Waiting};
+use crate::breaker::Breaker;
 use crate::mailbox::{Letter, Vitals};
 use crate::pace::Pace;
+use crate::ports::Entropy;
 use crate::residency::MemoryShare;
 use crate::stats::ModelStats;
 
@@ -44,8 +46,8 @@ pub(crate) struct ModelCall {
 pub(crate) enum ModelMessage {
     /// Answer this call.
     Call(ModelCall),
-    /// This replica has answered a batch of so many calls.
-    ReplicaFree { replica: usize, calls: usize },
+    /// This replica has answered a batch of so many calls; `well` unless that speaks against the model.
+    ReplicaFree { replica: usize, calls: usize, well: bool },
     /// The window of the oldest call is over.
     WindowOver,
     /// End when every call is answered; no more are sent.
@@ -60,6 +62,7 @@ pub(crate) struct ModelActor {
     pub(crate) _memory: Arc<MemoryShare>,
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) stats: Arc<ModelStats>,
+    pub(crate) entropy: Arc<dyn Entropy>,
     /// Called with a replica's number when its batch is answered.
     pub(crate) caller: motet_engine::access::Caller,
 }
@@ -71,6 +74,7 @@ pub(crate) struct Serving {
     /// Calls that replicas work on.
     under_way: usize,
     pace: Option<Pace>,
+    breaker: Option<Breaker>,
     begun: Instant,
     alarm: Option<(Instant, AbortHandle)>,
     leaving: bool,
@@ -89,6 +93,7 @@ impl Actor for ModelActor {
             free: (0..self.replicas.len()).rev().collect(),
             under_way: 0,
             pace: self.definition.limits.rate.map(|rate| Pace::new(rate.count, rate.per)),
+            breaker: self.definition.serving.breaker.map(Breaker::new),
             begun: Instant::now(),
             alarm: None,
             leaving: false,
@@ -105,9 +110,10 @@ impl Actor for ModelActor {
         let (_, message) = letter.open(&self.vitals);
         match message {
             ModelMessage::Call(call) => self.admit(serving, call),
-            ModelMessage::ReplicaFree { replica, calls } => {
+            ModelMessage::ReplicaFree { replica, calls, well } => {
                 serving.free.push(replica);
                 serving.under_way -= calls;
+                self.judge(serving, well);
             }
             ModelMessage::WindowOver => serving.alarm = None,
             ModelMessage::Leave => serving.leaving = true,
@@ -132,6 +138,9 @@ impl Actor for ModelActor {
 
 impl ModelActor {
     fn admit(&self, serving: &mut Serving, call: ModelCall) {
+        if let Some(pause) = serving.breaker.as_ref().and_then(|breaker| breaker.refuses(Instant::now())) {
+            return answer(call.reply, Err(self.refused(pause)));
+        }
         let bytes = call.inputs.values().map(|tensor| tensor.data().len() as u64).sum();
         let waiting = Waiting {
             rows: u32::try_from(call.rows).unwrap_or(u32::MAX),
@@ -158,7 +167,9 @@ impl ModelActor {
             self.stats.failed(1);
             answer(late.item.reply, Err(self.too_late()));
         }
-        while let Some(replica) = serving.free.pop() {
+        while serving.breaker.as_ref().is_none_or(|breaker| breaker.lets(now))
+            && let Some(replica) = serving.free.pop()
+        {
             let most = self.allowed(serving, now);
             let Some(batch) = (most > 0).then(|| serving.batcher.take(now, most)).flatten() else {
                 serving.free.push(replica);
@@ -173,6 +184,9 @@ impl ModelActor {
                 serving.free.push(replica);
             } else {
                 self.stats.left(departure);
+                if let Some(breaker) = &mut serving.breaker {
+                    breaker.left();
+                }
                 if let Some(pace) = &mut serving.pace {
                     // There were as many tokens when the batch was taken.
                     let _ = pace.take(now.saturating_duration_since(serving.begun), count(batch.len()));
@@ -197,9 +211,11 @@ impl ModelActor {
         let (stats, mailbox, caller) = (Arc::clone(&self.stats), serving.mailbox.clone(), self.caller.clone());
         let (timeout, calls) = (self.definition.timeout, batch.len());
         tokio::spawn(async move {
-            run_batch(&*model, batch, timeout, &stats).await;
+            let well = run_batch(&*model, batch, timeout, &stats).await;
             // The actor has ended when this fails, and its replicas with it.
-            let _ = mailbox.send(&caller, ModelMessage::ReplicaFree { replica, calls }, Duration::from_secs(30)).await;
+            let _ = mailbox
+                .send(&caller, ModelMessage::ReplicaFree { replica, calls, well }, Duration::from_secs(30))
+                .await;
         });
     }
 
@@ -226,12 +242,34 @@ impl ModelActor {
         serving.alarm = Some((at, alarm.abort_handle()));
     }
 
+    /// Takes note of how a batch went; what waits is not left to wait for a model in trouble.
+    fn judge(&self, serving: &mut Serving, well: bool) {
+        let (Some(breaker), now) = (&mut serving.breaker, Instant::now()) else { return };
+        let opens = breaker.told(well, now, self.entropy.fraction());
+        let pause = breaker.refuses(now);
+        self.stats.refuses(pause.is_some());
+        if let Some(pause) = pause.filter(|_| opens) {
+            tracing::warn!(model = %self.definition.name, ?pause, "calls are refused: too many failed in a row");
+            for waiting in serving.batcher.drain() {
+                self.stats.failed(1);
+                answer(waiting.item.reply, Err(self.refused(pause)));
+            }
+        }
+    }
+
+    fn refused(&self, pause: Duration) -> Failure {
+        let words = format!("model '{}' is not called for now: its last batches failed", self.definition.name);
+        let wait = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        Failure { retry_after_ms: Some(wait), ..Failure::new(FailureClass::Unavailable, words) }
+    }
+
     fn too_late(&self) -> Failure {
         Failure::new(FailureClass::Timeout, format!("model '{}' did not get to the call in time", self.definition.name))
     }
 }
 
-async fn run_batch(model: &dyn LoadedModel, batch: Vec<ModelCall>, timeout: Duration, stats: &ModelStats) {
+/// Answers the calls of a batch. False when what happened speaks against the model.
+async fn run_batch(model: &dyn LoadedModel, batch: Vec<ModelCall>, timeout: Duration, stats: &ModelStats) -> bool {
     let begun = Instant::now();
     let rows: Vec<_> = batch.iter().map(|call| call.rows).collect();
     let total: usize = rows.iter().sum();
@@ -243,21 +281,26 @@ async fn run_batch(model: &dyn LoadedModel, batch: Vec<ModelCall>, timeout: Dura
             for (call, outputs) in batch.into_iter().zip(outputs) {
                 answer(call.reply, Ok(outputs));
             }
+            true
         }
         Err(failure) if is_of_one(&failure, batch.len()) => {
             // One member broke the batch: each is tried alone, so that the others have their answers.
+            let mut well = false;
             for call in batch {
                 let alone = try_alone(model, &call, timeout).await;
+                well |= alone.as_ref().map_or_else(|failure| !Breaker::counts(failure), |_| true);
                 stats.batch(1, call.rows, begun.elapsed(), alone.is_ok());
                 stats.failed(usize::from(alone.is_err()));
                 answer(call.reply, alone);
             }
+            well
         }
         Err(failure) => {
             stats.failed(batch.len());
             for call in batch {
                 answer(call.reply, Err(failure.clone()));
             }
+            !Breaker::counts(&failure)
         }
     }
 }

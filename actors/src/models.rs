@@ -7,6 +7,7 @@ mod calling;
 mod description;
 mod loading;
 mod nursery;
+mod responses;
 mod view;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{Name, Namespace};
 use motet_models::port::{LoadedModel, ModelBackend};
 use motet_models::source::ArtefactCache;
+use motet_store::port::Cache;
 use ractor::ActorCell;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
@@ -28,6 +30,7 @@ use crate::census::Census;
 use crate::mailbox::Mailbox;
 use crate::message::RouteError;
 use crate::model_actor::ModelMessage;
+use crate::ports::Entropy;
 use crate::residency::{History, Interest, ModelKey, Residency};
 use crate::stats::ModelStats;
 use crate::supervisor::Children;
@@ -36,6 +39,7 @@ pub(crate) use calling::Asker;
 pub use description::ModelDescription;
 pub(crate) use description::described;
 pub(crate) use nursery::ModelNursery;
+use responses::Responses;
 use view::view;
 pub use view::{ModelNode, ModelView};
 
@@ -101,6 +105,8 @@ struct Entry {
     definition: Arc<ModelDefinition>,
     status: watch::Sender<Status>,
     history: Arc<History>,
+    /// Responses that are kept, where the definition wants them.
+    responses: Option<Responses>,
     /// Places for calls that wait or are computed.
     places: Arc<Semaphore>,
     /// Places for calls from other nodes that wait for it to be loaded.
@@ -143,6 +149,9 @@ pub struct Models {
     artefacts: Arc<ArtefactCache>,
     memory: Arc<Residency>,
     holding: Holding,
+    entropy: Arc<dyn Entropy>,
+    /// Where nodes share responses.
+    shared: Option<Arc<dyn Cache>>,
     entries: DashMap<ModelKey, Arc<Entry>>,
     /// By model and version.
     histories: DashMap<(ModelKey, String), Arc<History>>,
@@ -151,15 +160,22 @@ pub struct Models {
     supervisor: OnceLock<ActorCell>,
 }
 
+/// What the models of a node are made of.
+pub(crate) struct ModelsParts {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) census: Arc<Census>,
+    pub(crate) backends: Vec<Arc<dyn ModelBackend>>,
+    pub(crate) artefacts: Arc<ArtefactCache>,
+    pub(crate) memory: Arc<Residency>,
+    pub(crate) holding: Holding,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    /// Where nodes share responses.
+    pub(crate) responses: Option<Arc<dyn Cache>>,
+}
+
 impl Models {
-    pub(crate) fn new(
-        catalog: Arc<Catalog>,
-        census: Arc<Census>,
-        backends: Vec<Arc<dyn ModelBackend>>,
-        artefacts: Arc<ArtefactCache>,
-        memory: Arc<Residency>,
-        holding: Holding,
-    ) -> Arc<Self> {
+    pub(crate) fn new(parts: ModelsParts) -> Arc<Self> {
+        let ModelsParts { catalog, census, backends, artefacts, memory, holding, entropy, responses } = parts;
         Arc::new(Self {
             catalog,
             census,
@@ -168,6 +184,8 @@ impl Models {
             artefacts,
             memory,
             holding,
+            entropy,
+            shared: responses,
             entries: DashMap::new(),
             histories: DashMap::new(),
             newest: DashMap::new(),
@@ -254,7 +272,7 @@ impl Models {
         let definition = self.catalog.model(namespace, name).await.map_err(|error| not_to_be_had(name, &error))?;
         let history = self.history(&key, &definition);
         let interest = (why == Why::Called).then(|| history.called_for());
-        let make = || new_entry(namespace, &definition, Arc::clone(&history));
+        let make = || new_entry(namespace, &definition, Arc::clone(&history), self.shared.clone());
         let mut begun = false;
         let entry = {
             let mut slot = self.entries.entry(key.clone()).or_insert_with(|| {
@@ -338,8 +356,14 @@ pub(crate) fn not_to_be_had(name: &Name, error: &CatalogError) -> RouteError {
     Failure::new(class, error.to_string()).into()
 }
 
-fn new_entry(namespace: &Namespace, definition: &Arc<ModelDefinition>, history: Arc<History>) -> Arc<Entry> {
+fn new_entry(
+    namespace: &Namespace,
+    definition: &Arc<ModelDefinition>,
+    history: Arc<History>,
+    shared: Option<Arc<dyn Cache>>,
+) -> Arc<Entry> {
     Arc::new(Entry {
+        responses: Responses::new(namespace, definition, shared),
         namespace: namespace.clone(),
         definition: Arc::clone(definition),
         status: watch::channel(Status::Loading(Loading { what: "waiting".into(), ..Loading::default() })).0,

@@ -15,7 +15,7 @@ use motet_models::egress::HttpCaller;
 use motet_models::port::ModelBackend;
 use motet_models::source::ArtefactCache;
 use motet_store::StoreError;
-use motet_store::port::{HeadState, Store};
+use motet_store::port::{Cache, HeadState, Store};
 use motet_vectors::port::VectorBackend;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{Notify, watch};
@@ -25,7 +25,7 @@ use crate::census::Census;
 use crate::driver::DriverParts;
 use crate::egress::{Egress, EgressLimits, EgressNursery};
 use crate::indexes::{IndexNursery, Indexes};
-use crate::models::{Holding, ModelNursery, Models};
+use crate::models::{Holding, ModelNursery, Models, ModelsParts};
 use crate::peers::{Peers, Reception};
 use crate::placement::Telling;
 use crate::ports::{Clock, Entropy};
@@ -59,6 +59,8 @@ pub struct NodeParts {
     pub artefacts: Arc<ArtefactCache>,
     /// Bytes that loaded models may take together; 0 for no bound.
     pub model_memory: u64,
+    /// Where nodes share the responses of models; none for each its own.
+    pub responses: Option<Arc<dyn Cache>>,
     /// Number of shards, fixed for the life of a store.
     pub shards: u16,
     /// Run actors at one time.
@@ -106,14 +108,16 @@ impl Node {
             runs.backlog().expect(later.map(|(_, count)| count).sum());
         }
         let holding = holding(&parts);
-        let models = Models::new(
-            Arc::clone(&catalog),
-            Arc::clone(&census),
-            parts.model_backends,
-            parts.artefacts,
-            Residency::new(parts.model_memory),
+        let models = Models::new(ModelsParts {
+            catalog: Arc::clone(&catalog),
+            census: Arc::clone(&census),
+            backends: parts.model_backends,
+            artefacts: parts.artefacts,
+            memory: Residency::new(parts.model_memory),
             holding,
-        );
+            entropy: Arc::clone(&parts.entropy),
+            responses: parts.responses,
+        });
         let indexes = Indexes::new(Arc::clone(&catalog), Arc::clone(&census), parts.vector_backends);
         let entropy = Arc::clone(&parts.entropy);
         let egress = Egress::new(Arc::clone(&census), parts.http_caller, parts.egress, entropy);

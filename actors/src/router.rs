@@ -4,6 +4,7 @@
 //! is local. Used by the HTTP API, the CLI's embedded node, and by run actors for what their runs owe.
 
 mod describing;
+mod fallback;
 mod homing;
 mod placing;
 mod remote;

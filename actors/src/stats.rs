@@ -2,7 +2,7 @@
 //!
 //! Never decides anything.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -24,6 +24,7 @@ pub struct ModelStats {
     failed_calls: AtomicU64,
     waited_micros: AtomicU64,
     computed_micros: AtomicU64,
+    refusing: AtomicBool,
     begun: Instant,
     /// Microseconds after `begun` of the last batch's end.
     last_micros: AtomicU64,
@@ -56,6 +57,8 @@ pub struct ModelFigures {
     pub waited_us: u64,
     /// Time that batches took, counted once for each call in them, in microseconds.
     pub computed_us: u64,
+    /// Whether calls are refused because the ones before failed.
+    pub refusing: bool,
     /// Time since the end of the last batch in milliseconds; none before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_ms: Option<u64>,
@@ -78,6 +81,7 @@ impl ModelStats {
             failed_calls: AtomicU64::new(0),
             waited_micros: AtomicU64::new(0),
             computed_micros: AtomicU64::new(0),
+            refusing: AtomicBool::new(false),
             begun: Instant::now(),
             last_micros: AtomicU64::new(0),
         }
@@ -115,6 +119,13 @@ impl ModelStats {
         self.waited_micros.fetch_add(micros(together), Ordering::Relaxed);
     }
 
+    /// Whether its breaker refuses calls.
+    pub(crate) fn refuses(&self, refusing: bool) {
+        self.refusing.store(refusing, Ordering::Relaxed);
+        let open = if refusing { 1.0 } else { 0.0 };
+        metrics::gauge!("motet_model_breaker_open", "model" => self.name.clone()).set(open);
+    }
+
     pub(crate) fn failed(&self, calls: usize) {
         self.failed_calls.fetch_add(calls as u64, Ordering::Relaxed);
     }
@@ -138,6 +149,7 @@ impl ModelStats {
             failed_calls: get(&self.failed_calls),
             waited_us: get(&self.waited_micros),
             computed_us: get(&self.computed_micros),
+            refusing: self.refusing.load(Ordering::Relaxed),
             idle_ms: (batches > 0).then(idle),
         }
     }

@@ -141,6 +141,7 @@ async fn start(folder: &std::path::Path, artefacts: Arc<ArtefactCache>) -> Resul
         egress: EgressLimits { in_flight: 256, in_flight_per_host: 256 },
         artefacts,
         model_memory: 0,
+        responses: None,
         shards: 64,
         max_live: 20_000,
         max_unfinished: 100_000,

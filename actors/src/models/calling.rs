@@ -10,9 +10,10 @@ use motet_engine::failure::{Failure, FailureClass};
 use motet_engine::id::{Name, Namespace};
 use motet_engine::value::Value;
 use motet_models::call::{self, EncodedCall};
-use motet_models::port::LoadedModel;
+use motet_models::port::{LoadedModel, Tensors};
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError, oneshot};
 
+use super::responses::Missed;
 use super::{EXPECTING, Entry, Models, Status, Why, described};
 use crate::mailbox::{Mailbox, SendError};
 use crate::message::{Answer, ModelAsk, RouteError};
@@ -73,45 +74,31 @@ impl Models {
         interest: Option<Interest>,
         order: &Order<'_>,
     ) -> Option<Result<Answer, RouteError>> {
-        let name = &entry.definition.name;
         let (mailbox, model) = match ready(entry, order.asker).await {
             Ok(ready) => ready?,
             Err(error) => return Some(Err(error)),
         };
-        let encoded = match call::encode(model.signature(), order.with) {
+        let EncodedCall { inputs, rows, single } = match call::encode(model.signature(), order.with) {
             Ok(encoded) => encoded,
             Err(failure) => return Some(Err(failure.into())),
         };
-        let place = match place(entry, order.may_wait).await {
-            Ok(place) => place,
-            Err(TryAcquireError::Closed) => return None,
-            Err(TryAcquireError::NoPermits) => {
-                let queue = entry.definition.queue;
-                return Some(Err(RouteError::Overloaded(format!(
-                    "the queue of model '{name}' is full ({queue} calls)"
-                ))));
+        let ready = Ready { entry, mailbox: &mailbox, model: &*model, interest, order };
+        let answered = match &entry.responses {
+            None => ready.compute(caller, inputs, rows).await,
+            Some(responses) => {
+                let computed = ready.compute(caller, inputs.clone(), rows);
+                match responses.get(&inputs, computed).await {
+                    Ok(outputs) => Ok(outputs),
+                    // Whoever computed it had less time than is left here: it is asked for again.
+                    Err(missed) if missed.is_late() && Instant::now() < order.deadline => return None,
+                    Err(missed) => Err(missed.as_ref().clone()),
+                }
             }
         };
-        // With its place it keeps the model from being ended as one that nobody calls.
-        drop(interest);
-        entry.history.called();
-        let (reply, answer) = oneshot::channel();
-        let length = model.length(&encoded.inputs);
-        let EncodedCall { inputs, rows, single } = encoded;
-        let (priority, deadline) = (order.priority, order.deadline);
-        let call = ModelCall { inputs, rows, length, priority, deadline, reply, _place: place };
-        let gone = |words: String| (!entry.places.is_closed()).then(|| Err(absent(words)));
-        match mailbox.try_send(caller, ModelMessage::Call(call)) {
-            Ok(()) => {}
-            Err(SendError::Full) => {
-                return Some(Err(RouteError::Overloaded(format!("the queue of model '{name}' is full"))));
-            }
-            Err(SendError::Gone) => return gone(format!("model '{name}' is being restarted")),
-        }
-        match answer.await {
-            Ok(Ok(outputs)) => Some(Ok(Answer::Output(call::decode(outputs, single)))),
-            Ok(Err(failure)) => Some(Err(failure.into())),
-            Err(_) => gone(format!("model '{name}' ended before it answered")),
+        match answered {
+            Ok(outputs) => Some(Ok(Answer::Output(call::decode(outputs, single)))),
+            Err(Missed::Failed(error)) => Some(Err(error)),
+            Err(Missed::Left) => None,
         }
     }
 
@@ -136,6 +123,53 @@ struct Order<'a> {
     deadline: Instant,
     may_wait: bool,
     asker: Asker,
+}
+
+/// A model that can be called.
+struct Ready<'a> {
+    entry: &'a Entry,
+    mailbox: &'a Mailbox<ModelMessage>,
+    model: &'a dyn LoadedModel,
+    interest: Option<Interest>,
+    order: &'a Order<'a>,
+}
+
+impl Ready<'_> {
+    /// Sends the call, once it has a place, and waits for the answer.
+    async fn compute(self, caller: &Caller, inputs: Tensors, rows: usize) -> Result<Tensors, Missed> {
+        let (entry, name) = (self.entry, &self.entry.definition.name);
+        let place = place(entry, self.order.may_wait).await.map_err(|refused| match refused {
+            TryAcquireError::Closed => Missed::Left,
+            TryAcquireError::NoPermits => {
+                let queue = entry.definition.queue;
+                overloaded(format!("the queue of model '{name}' is full ({queue} calls)"))
+            }
+        })?;
+        // With its place it keeps the model from being ended as one that nobody calls.
+        drop(self.interest);
+        entry.history.called();
+        let (reply, answer) = oneshot::channel();
+        let length = self.model.length(&inputs);
+        let (priority, deadline) = (self.order.priority, self.order.deadline);
+        let call = ModelCall { inputs, rows, length, priority, deadline, reply, _place: place };
+        let gone = |words: String| match entry.places.is_closed() {
+            true => Missed::Left,
+            false => Missed::Failed(absent(words)),
+        };
+        match self.mailbox.try_send(caller, ModelMessage::Call(call)) {
+            Ok(()) => {}
+            Err(SendError::Full) => return Err(overloaded(format!("the queue of model '{name}' is full"))),
+            Err(SendError::Gone) => return Err(gone(format!("model '{name}' is being restarted"))),
+        }
+        match answer.await {
+            Ok(answered) => answered.map_err(|failure| Missed::Failed(failure.into())),
+            Err(_) => Err(gone(format!("model '{name}' ended before it answered"))),
+        }
+    }
+}
+
+fn overloaded(words: String) -> Missed {
+    Missed::Failed(RouteError::Overloaded(words))
 }
 
 /// A place for one call. The wait for it ends with the caller's patience.

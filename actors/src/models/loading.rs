@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use motet_engine::definition::ModelDefinition;
 use motet_engine::failure::{Failure, FailureClass};
-use motet_models::port::{LoadedModel, ModelBackend};
+use motet_models::call::{self, EncodedCall};
+use motet_models::port::{InferRequest, LoadedModel, ModelBackend};
 use motet_models::source::{Progress, needs_fetch};
 use ractor::Actor;
 
@@ -92,6 +93,10 @@ impl Models {
             tell(entry, "loading");
             let begun = Instant::now();
             let replicas = replicas(backend, definition, artefact.as_ref()).await?;
+            if !definition.serving.warm_up.is_empty() {
+                tell(entry, "warming up");
+                warm_up(&replicas, definition).await?;
+            }
             bytes = replicas.iter().map(|replica| replica.signature().memory_bytes).sum();
             history.loaded(bytes, begun.elapsed());
             metrics::counter!("motet_model_loads_total", "model" => key.1.to_string()).increment(1);
@@ -121,6 +126,7 @@ impl Models {
             _memory: Arc::clone(&memory),
             vitals: Arc::clone(&vitals),
             stats: Arc::clone(&entry.history.stats),
+            entropy: Arc::clone(&self.entropy),
             caller: crate::router::system_caller(key.0.clone()),
         };
         let (actor, _) = Actor::spawn_linked(None, actor, (), supervisor.clone()).await.map_err(|error| {
@@ -189,6 +195,28 @@ async fn replicas(
         }
     }
     Ok(replicas)
+}
+
+/// Lets every copy answer the samples of the definition, so that no caller waits for what only first calls do. A copy
+/// that cannot answer them serves nobody.
+async fn warm_up(replicas: &[Arc<dyn LoadedModel>], definition: &ModelDefinition) -> Result<(), Failure> {
+    let warmed = futures::future::try_join_all(replicas.iter().map(async |replica| {
+        for (place, sample) in definition.serving.warm_up.iter().enumerate() {
+            let unfit = |failure: Failure| {
+                let words = format!("sample {} of warm_up has no answer: {}", place + 1, failure.message);
+                Failure::new(failure.class, words)
+            };
+            let EncodedCall { inputs, rows, .. } = call::encode(replica.signature(), sample).map_err(unfit)?;
+            let request = InferRequest { inputs, rows, deadline: Instant::now() + definition.timeout };
+            replica.infer(request).await.map_err(unfit)?;
+        }
+        Ok(())
+    }));
+    let outcome = warmed.await;
+    if outcome.is_err() {
+        futures::future::join_all(replicas.iter().map(|replica| replica.unload())).await;
+    }
+    outcome.map(drop)
 }
 
 /// Bytes of an artefact's files: what a model is thought to take before it was loaded for the first time.

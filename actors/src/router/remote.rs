@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Router;
 use crate::address::Address;
-use crate::message::{Answer, Ask, RouteError};
+use crate::message::{Answer, Ask, ModelAsk, RouteError};
 use crate::models::Asker;
 use crate::peers::{Missed, Peers};
 use crate::wire::Question;
@@ -29,6 +29,22 @@ impl Router {
     /// # Errors
     /// Why there is no answer.
     pub async fn ask(&self, caller: &Caller, to: &Address, ask: Ask, patience: Duration) -> Result<Answer, RouteError> {
+        match (to, ask) {
+            (Address::Model(namespace, name), Ask::Model(ask @ ModelAsk::Infer { .. })) => {
+                Box::pin(self.ask_models(caller, namespace, name, ask, patience)).await
+            }
+            (_, ask) => self.ask_one(caller, to, ask, patience).await,
+        }
+    }
+
+    /// Asks whom it is addressed to, and nobody else.
+    pub(super) async fn ask_one(
+        &self,
+        caller: &Caller,
+        to: &Address,
+        ask: Ask,
+        patience: Duration,
+    ) -> Result<Answer, RouteError> {
         match (self.peers.get(), to) {
             (Some(peers), Address::Run(run)) => {
                 let question = Question { caller: caller.clone(), to: to.clone(), ask };

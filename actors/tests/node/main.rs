@@ -15,6 +15,7 @@ mod residency;
 mod results;
 mod schedules;
 mod schemas;
+mod serving;
 mod steering;
 mod streams;
 mod waking;

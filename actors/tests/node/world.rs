@@ -110,6 +110,7 @@ impl World {
             egress: EgressLimits { in_flight: 6, in_flight_per_host: 4 },
             artefacts: Arc::new(ArtefactCache::new(self.folder.path().join("artefacts"))),
             model_memory: 0,
+            responses: None,
             shards: 4,
             max_live,
             max_unfinished,

@@ -18,6 +18,7 @@ mod node;
 mod placement;
 mod references;
 mod schedule;
+mod serving;
 mod step;
 mod stream;
 mod waiting;
@@ -35,6 +36,7 @@ pub use json_schema::json_schema;
 pub use limits::{Limits, Rate, StreamLimits, WorkflowLimits};
 pub use placement::ModelPlacement;
 pub use schedule::{CatchUp, Overlap, ScheduleDefinition};
+pub use serving::{BreakerPolicy, CachePolicy, ServingPolicy};
 pub use stream::{
     Delivery, Format, Formats, GroupProtocol, LetterHeaders, LetterPolicy, RecordOrder, RunEnd, Start,
     StreamDefinition, StreamOutput, TopicPattern, Topics,
@@ -363,6 +365,8 @@ pub struct ModelDefinition {
     pub placement: ModelPlacement,
     /// What must hold a process that computes it.
     pub isolation: Isolation,
+    /// How it is served.
+    pub serving: ServingPolicy,
     /// The document as JSON.
     pub document: serde_json::Value,
 }
@@ -397,6 +401,8 @@ pub struct BatchPolicy {
     pub max: u32,
     /// Bytes of inputs in one batch.
     pub max_bytes: u64,
+    /// Sum of the lengths of all rows in one batch, in the unit in which the model's cost grows (tokens for text).
+    pub max_length: u64,
     /// Longest time that the first call waits for company while a replica is free.
     pub window: Duration,
     /// Upper bounds of length buckets, ascending; calls of different buckets never share a batch.
@@ -405,7 +411,7 @@ pub struct BatchPolicy {
 
 impl Default for BatchPolicy {
     fn default() -> Self {
-        Self { max: 32, max_bytes: 4 << 20, window: Duration::ZERO, buckets: vec![] }
+        Self { max: 32, max_bytes: 4 << 20, max_length: u64::MAX, window: Duration::ZERO, buckets: vec![] }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use motet_engine::definition::{BatchPolicy, Isolation, Limits, ModelDefinition, ModelPlacement};
+use motet_engine::definition::{BatchPolicy, Isolation, Limits, ModelDefinition, ModelPlacement, ServingPolicy};
 use motet_engine::failure::FailureClass;
 use motet_engine::tensor::Tensor;
 use motet_engine::value::Value;
@@ -33,6 +33,7 @@ pub(crate) fn definition(backend: &str, parameters: &serde_json::Value) -> Model
         limits: Limits::default(),
         placement: ModelPlacement::default(),
         isolation: Isolation::default(),
+        serving: ServingPolicy::default(),
         document: serde_json::Value::Null,
     }
 }

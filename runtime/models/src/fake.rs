@@ -26,8 +26,17 @@ const NAME: &str = "fake";
 pub const CRASH_INPUT: &str = "__crash__";
 
 /// Settings that may stand under `parameters`.
-const PARAMETERS: [&str; 8] =
-    ["output_bytes", "dimension", "latency_ms", "load_ms", "memory_bytes", "fail_every", "fail_class", "tell_batch"];
+const PARAMETERS: [&str; 9] = [
+    "output_bytes",
+    "dimension",
+    "latency_ms",
+    "load_ms",
+    "memory_bytes",
+    "fail_every",
+    "fail_first",
+    "fail_class",
+    "tell_batch",
+];
 
 /// Largest sizes that a definition may ask for.
 const MAX_OUTPUT_BYTES: i64 = 64 << 20;
@@ -49,6 +58,8 @@ struct Settings {
     memory_bytes: u64,
     /// Every n-th batch fails; 0 for none.
     fail_every: u64,
+    /// Batches, the first ones, that fail.
+    fail_first: u64,
     /// How it fails.
     fail_class: FailureClass,
     /// Whether answers have a `batch`, the number of the batch that they came from: the one thing that differs.
@@ -81,6 +92,7 @@ impl Settings {
             load: Duration::from_millis(number("load_ms", MAX_LATENCY_MS)?.unwrap_or(0)),
             memory_bytes: number("memory_bytes", i64::MAX)?.unwrap_or(0),
             fail_every: number("fail_every", i64::MAX)?.unwrap_or(0),
+            fail_first: number("fail_first", i64::MAX)?.unwrap_or(0),
             fail_class,
             tell_batch: number("tell_batch", 1)? == Some(1),
         })
@@ -252,7 +264,8 @@ impl LoadedModel for FakeModel {
             let in_time = tokio::time::timeout_at(request.deadline.into(), wait).await;
             in_time.map_err(|_| timeout("the fake model did not answer before the deadline"))?;
         }
-        if self.settings.fail_every > 0 && batch.is_multiple_of(self.settings.fail_every) {
+        let every = self.settings.fail_every > 0 && batch.is_multiple_of(self.settings.fail_every);
+        if every || batch <= self.settings.fail_first {
             return Err(Failure::new(self.settings.fail_class, format!("the fake model fails batch {batch} as asked")));
         }
         let texts = request.inputs.get("text").and_then(Tensor::byte_strings).unwrap_or_default();

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::document::API_VERSION;
-use super::{call, http, index, limits, model, placement, schedule, step, stream, workflow};
+use super::{call, http, index, limits, model, placement, schedule, serving, step, stream, workflow};
 use crate::failure::FailureClass;
 
 const NAME: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
@@ -87,6 +87,7 @@ fn batch() -> Json {
         vec![
             ("max", integer(1, 65_536, Some(32))),
             ("max_bytes", integer(1_024, 1 << 30, Some(4 << 20))),
+            ("max_length", integer(1, 1 << 32, None)),
             ("window", duration(Some("0s"))),
             ("buckets", json!({"type": "array", "items": {"type": "integer", "minimum": 1}, "maxItems": 256})),
         ],
@@ -119,6 +120,27 @@ fn model_properties() -> Vec<(&'static str, Json)> {
         ("limits", object(&limits::KEYS, &[], limit_properties())),
         ("placement", object(&placement::KEYS, &[], placement_properties())),
         ("isolation", json!({"enum": ["best_effort", "required"], "default": "best_effort"})),
+        ("warm_up", json!({"type": "array", "items": {"type": "object"}, "maxItems": serving::MAX_SAMPLES})),
+        ("fallback", name()),
+        (
+            "breaker",
+            object(
+                &serving::BREAKER_KEYS,
+                &[],
+                vec![("failures", integer(1, serving::MAX_FAILURES, Some(5))), ("pause", duration(Some("5s")))],
+            ),
+        ),
+        (
+            "cache",
+            object(
+                &serving::CACHE_KEYS,
+                &[],
+                vec![
+                    ("ttl", duration(Some("1h"))),
+                    ("max_bytes", integer(serving::CACHE_BYTES.0, serving::CACHE_BYTES.1, Some(64 << 20))),
+                ],
+            ),
+        ),
     ]
 }
 

@@ -10,11 +10,12 @@ use super::fields::{Fields, text};
 use super::limits;
 use super::node::{Content, Node};
 use super::placement;
+use super::serving;
 use super::{BatchPolicy, Isolation, ModelDefinition, ModelSource};
 use crate::expression::wording::{nearest, shorten};
 use crate::value::{Map, Value};
 
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 19] = [
     "apiVersion",
     "kind",
     "name",
@@ -30,9 +31,13 @@ pub(super) const KEYS: [&str; 15] = [
     "limits",
     "placement",
     "isolation",
+    "warm_up",
+    "breaker",
+    "fallback",
+    "cache",
 ];
 const ISOLATIONS: [(&str, Isolation); 2] = [("best_effort", Isolation::BestEffort), ("required", Isolation::Required)];
-pub(super) const BATCH_KEYS: [&str; 4] = ["max", "max_bytes", "window", "buckets"];
+pub(super) const BATCH_KEYS: [&str; 5] = ["max", "max_bytes", "max_length", "window", "buckets"];
 pub(super) const SOURCE_KEYS: [&str; 4] = ["uri", "sha256", "license", "mirrors"];
 const SCHEMES: [&str; 4] = ["file", "https", "pypi", "builtin"];
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -52,7 +57,8 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<ModelDefini
     let queue = fields.integer("queue", 1..=1_000_000, out).unwrap_or(1024);
     let limits = limits::of_model(&fields, out);
     let placement = placement::of_model(&fields, out);
-    let isolation = isolation(&fields, out);
+    let isolation = fields.choice("isolation", &ISOLATIONS, out).unwrap_or_default();
+    let serving = serving::of_model(&fields, out);
     Some(ModelDefinition {
         name: name?,
         version,
@@ -66,19 +72,8 @@ pub(super) fn read(node: &Node, out: &mut Diagnostics<'_>) -> Option<ModelDefini
         limits,
         placement,
         isolation,
+        serving,
         document: node.to_json(),
-    })
-}
-
-fn isolation(fields: &Fields<'_>, out: &mut Diagnostics<'_>) -> Isolation {
-    let Some(node) = fields.get("isolation") else { return Isolation::default() };
-    let named = match &node.content {
-        Content::Text(name) => ISOLATIONS.iter().find(|(known, _)| known == name).map(|(_, isolation)| *isolation),
-        _ => None,
-    };
-    named.unwrap_or_else(|| {
-        out.report(node.place, "out-of-range", "'isolation' must be best_effort or required".to_owned());
-        Isolation::default()
     })
 }
 
@@ -105,6 +100,9 @@ pub(super) fn batch(owner: &Fields<'_>, out: &mut Diagnostics<'_>) -> BatchPolic
     }
     if let Some(bytes) = fields.integer("max_bytes", 1_024..=1 << 30, out) {
         batch.max_bytes = bytes.unsigned_abs();
+    }
+    if let Some(length) = fields.integer("max_length", 1..=1 << 32, out) {
+        batch.max_length = length.unsigned_abs();
     }
     if let Some(window) = fields.duration("window", Duration::ZERO..=Duration::from_secs(60), out) {
         batch.window = window;

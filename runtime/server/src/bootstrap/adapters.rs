@@ -19,6 +19,7 @@ use motet_models::source::ArtefactCache;
 use motet_store::memory::MemoryStore;
 use motet_store::port::Store;
 use motet_store::postgres::{PostgresOptions, PostgresStore};
+use motet_store::redis::{RedisSettings, RedisVolatile};
 use motet_store::sqlite::SqliteStore;
 use motet_vectors::embedded::EmbeddedBackend;
 
@@ -60,6 +61,7 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
         },
         artefacts,
         model_memory: settings.models.memory_bytes,
+        responses: volatile(settings)?.map(|volatile| volatile as Arc<_>),
         shards: settings.runs.shards,
         max_live: usize::try_from(settings.runs.max_live).unwrap_or(usize::MAX),
         max_unfinished: settings.runs.max_unfinished,
@@ -73,6 +75,15 @@ pub(super) async fn parts(settings: &Settings) -> anyhow::Result<NodeParts> {
         alone: settings.cluster.address.is_none(),
         holds_models: settings.cluster.roles().contains(&"models"),
     })
+}
+
+/// What may be lost, where it is shared with other nodes.
+pub(super) fn volatile(settings: &Settings) -> anyhow::Result<Option<Arc<RedisVolatile>>> {
+    let Some(url) = &settings.redis.url else { return Ok(None) };
+    let mut options = RedisSettings::from_url(url.expose()).context("redis.url")?;
+    // Clusters that share a Redis must not meet in it.
+    options.prefix = format!("{}-{}", options.prefix, settings.cluster.name);
+    Ok(Some(RedisVolatile::open(options).context("redis.url")?))
 }
 
 async fn store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {

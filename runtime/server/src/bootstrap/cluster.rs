@@ -28,7 +28,6 @@ use motet_config::Settings;
 use motet_engine::id::Name;
 use motet_store::codec::JOURNAL_VERSION;
 use motet_store::port::{Incarnation, Lease, Store};
-use motet_store::redis::{RedisSettings, RedisVolatile};
 use tokio::sync::watch;
 
 use belonging::{Belonging, BelongingParts};
@@ -145,7 +144,8 @@ fn elect(
 ) -> anyhow::Result<(Leader, ShardPlanner)> {
     let leading = LeaderSettings::default();
     let role = Name::new(&leading.role)?;
-    let leader = Leader::start(leading, holder, Arc::clone(store) as Arc<_>, redis(settings)?)?;
+    let volatile = super::adapters::volatile(settings)?.map(|volatile| volatile as Arc<dyn Lease>);
+    let leader = Leader::start(leading, holder, Arc::clone(store) as Arc<_>, volatile)?;
     let planner = ShardPlanner::start(PlannerParts {
         store: Arc::clone(store),
         role,
@@ -225,15 +225,6 @@ fn memory() -> u64 {
     let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kibibytes = total.and_then(|total| total.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kibibytes.unwrap_or_default() << 10
-}
-
-/// Where the leader is elected first; the store alone decides where there is none.
-fn redis(settings: &Settings) -> anyhow::Result<Option<Arc<dyn Lease>>> {
-    let Some(url) = &settings.redis.url else { return Ok(None) };
-    let mut options = RedisSettings::from_url(url.expose()).context("redis.url")?;
-    // Clusters that share a Redis must not meet in it.
-    options.prefix = format!("{}-{}", options.prefix, settings.cluster.name);
-    Ok(Some(RedisVolatile::open(options).context("redis.url")?))
 }
 
 fn security(settings: &Settings) -> anyhow::Result<Security> {

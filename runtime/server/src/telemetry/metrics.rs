@@ -63,6 +63,13 @@ fn describe() {
         "motet_model_batches_total",
         "Batches given to a model, by what let them go: rows, bytes, window, or free, a replica that had nothing to do."
     );
+    describe_gauge!("motet_model_memory_bytes", "Memory that loaded models take.");
+    describe_counter!("motet_model_loads_total", "Models that were loaded, by model.");
+    describe_counter!("motet_model_evictions_total", "Models that were unloaded because others needed their memory.");
+    describe_counter!("motet_model_process_ends_total", "Processes of models that ended unasked, by model.");
+    describe_counter!("motet_model_responses_total", "Calls of models that keep responses, by where theirs came from.");
+    describe_counter!("motet_model_fallbacks_total", "Calls that a fallback was asked for, by model and fallback.");
+    describe_gauge!("motet_model_breaker_open", "1 while calls of a model are refused because others failed.");
     describe_histogram!("motet_model_batch_rows", "Rows per model batch, by model.");
     describe_histogram!("motet_model_batch_seconds", "Time of a model batch, by model.");
     describe_histogram!("motet_index_batch_vectors", "Vectors per write, by index.");
