@@ -3,7 +3,7 @@
 //! Never waits for anything but librdkafka and a wake-up, never longer than a tenth of a second, and never for a
 //! database. The consumer lives and ends on this thread, since ending it blocks. Used by the source.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,22 +31,6 @@ const AT_ONCE: usize = 1000;
 /// Time between two looks at positions and watermarks.
 const LOOK_AT_POSITIONS: Duration = Duration::from_millis(200);
 
-/// How long nothing may come after a rest ended before its partition is sought again; doubled each time, since a seek
-/// throws away what is on its way.
-const HURRY_AGAIN: Duration = Duration::from_secs(1);
-
-/// The longest such time.
-const HURRY_AT_LEAST: Duration = Duration::from_secs(30);
-
-/// A partition whose rest has ended.
-struct Hurried {
-    /// Where it stood then.
-    next: Option<i64>,
-    /// When it is sought again if nothing comes.
-    again: Instant,
-    wait: Duration,
-}
-
 /// A consumer and what belongs to it.
 pub(super) struct Poller {
     pub(super) consumer: BaseConsumer<SourceContext>,
@@ -56,8 +40,6 @@ pub(super) struct Poller {
     open: Option<Batch>,
     /// Partitions that librdkafka rests from.
     resting: BTreeSet<Place>,
-    /// Partitions from which nothing has come since their rest ended.
-    hurried: HashMap<Place, Hurried>,
     looked: Instant,
 }
 
@@ -69,16 +51,7 @@ impl Poller {
         group: String,
     ) -> Self {
         let look = Look::new(Arc::clone(&shared), questions);
-        Self {
-            consumer,
-            shared,
-            look,
-            group,
-            open: None,
-            resting: BTreeSet::new(),
-            hurried: HashMap::new(),
-            looked: Instant::now(),
-        }
+        Self { consumer, shared, look, group, open: None, resting: BTreeSet::new(), looked: Instant::now() }
     }
 
     /// Polls until the source is closed or cannot go on; returns when the group was left.
@@ -216,8 +189,6 @@ impl Poller {
             self.flush();
             self.look_at_position(place);
             native::hurry(self.consumer.client(), place);
-            self.hurried
-                .insert(place.clone(), Hurried { next: None, again: Instant::now() + HURRY_AGAIN, wait: HURRY_AGAIN });
             resumed
         };
         if let Err(error) = outcome {
@@ -300,27 +271,6 @@ impl Poller {
         let begun = |(place, seat): (&Place, &super::seat::Seat)| seat.next.map(|_| place.clone());
         let places: Vec<Place> = self.shared.seats().iter().filter_map(begun).collect();
         places.iter().for_each(|place| self.look_at_position(place));
-        self.hurry_again();
-    }
-
-    /// Seeks once more where nothing has come since a rest ended though there is more: librdkafka may drop the answer to
-    /// the question about epochs that a seek asks, and then fetches no more.
-    fn hurry_again(&mut self) {
-        let seats = self.shared.seats();
-        let client = self.consumer.client();
-        self.hurried.retain(|place, hurried| {
-            let Some(seat) = seats.get(place).filter(|seat| !seat.rests && seat.next.is_some()) else { return false };
-            if *hurried.next.get_or_insert(seat.next.unwrap_or(0)) != seat.next.unwrap_or(0) {
-                return false;
-            }
-            if seat.high > seat.next && Instant::now() >= hurried.again {
-                tracing::debug!(%place, "nothing has come since a rest ended: seeking again");
-                native::hurry(client, place);
-                hurried.wait = (hurried.wait * 2).min(HURRY_AT_LEAST);
-                hurried.again = Instant::now() + hurried.wait;
-            }
-            true
-        });
     }
 
     /// Tells of a gap at the end of what was read, and remembers how much more there is.
