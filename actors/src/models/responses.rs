@@ -97,13 +97,13 @@ impl Responses {
         let found = self
             .memory
             .try_get_with(key, async {
-                if let Some(response) = self.from_shared(key).await {
+                if let Some(response) = self.find_shared(key).await {
                     told = "shared";
                     return Ok(response);
                 }
                 told = "none";
                 let response = compute.await?;
-                self.to_shared(key, &response);
+                self.share(key, &response);
                 Ok(response)
             })
             .await;
@@ -123,7 +123,7 @@ impl Responses {
         digest.finalize().into()
     }
 
-    async fn from_shared(&self, key: Key) -> Option<Tensors> {
+    async fn find_shared(&self, key: Key) -> Option<Tensors> {
         let (shared, key) = (self.shared.as_ref()?, shared_key(key)?);
         match tokio::time::timeout(SHARED_WITHIN, shared.get(&key)).await {
             Ok(Ok(found)) => found.and_then(|bytes| opened(bytes, &self.model)),
@@ -136,7 +136,7 @@ impl Responses {
     }
 
     /// Nobody waits for it.
-    fn to_shared(&self, key: Key, response: &Tensors) {
+    fn share(&self, key: Key, response: &Tensors) {
         let Some((shared, key)) = self.shared.clone().zip(shared_key(key)) else { return };
         if size(response) > MAX_SHARED {
             return;

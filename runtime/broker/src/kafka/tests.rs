@@ -107,7 +107,8 @@ async fn a_rest_ends_when_the_credit_comes_back() {
     // is no part of a rest.
     let impatient = ("fetch.wait.max.ms".to_owned(), "5".to_owned());
     let settings = settings(&brokers);
-    let settings = KafkaSettings { properties: [impatient].into_iter().chain(settings.properties).collect(), ..settings };
+    let settings =
+        KafkaSettings { properties: [impatient].into_iter().chain(settings.properties).collect(), ..settings };
     let grounds = KafkaGrounds::around(&brokers, settings);
     let topic = grounds.fresh("rests");
     grounds.create(&topic, 1).await;
