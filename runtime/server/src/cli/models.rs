@@ -103,6 +103,9 @@ fn show(output: &Output, model: &Value) -> CliResult {
             output.line(format!("{title:<9} {words}"))?;
         }
     }
+    for (file, digest) in digests(&document["source"]["sha256"]) {
+        output.line(format!("{:<9} {digest} {file}", "sha-256"))?;
+    }
     if let Some(nodes) = model["nodes"].as_array() {
         let node = |node: &Value| match text(node, "state").as_str() {
             "ready" => text(node, "node"),
@@ -133,6 +136,15 @@ fn show(output: &Output, model: &Value) -> CliResult {
         }
     }
     Ok(())
+}
+
+/// The files of an artefact and what they must be: one digest stands for the only file.
+fn digests(sha256: &Value) -> Vec<(&str, &str)> {
+    match sha256 {
+        Value::String(digest) => vec![("", digest)],
+        Value::Object(files) => files.iter().filter_map(|(file, digest)| Some((&**file, digest.as_str()?))).collect(),
+        _ => vec![],
+    }
 }
 
 /// One input or output: `text: BYTES [*]`.
